@@ -1,0 +1,37 @@
+"""minivit: the Vision Transformer from pixels to gradients, in NumPy, for a class to read."""
+
+import importlib
+
+from . import autograd, checkpoint, errors, nn, notebook, ops, vit
+from .autograd import Tensor, differentiable, no_grad
+from .gradcheck import gradcheck
+
+__version__ = "0.1.0"
+
+_LAZY = ("images", "plots")  # they bring Pillow and matplotlib, which not every program needs
+
+__all__ = [
+    "Tensor",
+    "__version__",
+    "autograd",
+    "checkpoint",
+    "differentiable",
+    "errors",
+    "gradcheck",
+    "nn",
+    "no_grad",
+    "notebook",
+    "ops",
+    "vit",
+    *_LAZY,
+]
+
+
+def __getattr__(name):
+    if name in _LAZY:
+        return importlib.import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return __all__

@@ -1,0 +1,288 @@
+"""The engine: a Tensor remembers the op that made it, and backward() walks those ops in reverse.
+
+An op is a function on arrays that returns its value and a function that carries a gradient back (see minivit/ops).
+`@differentiable` makes such a function work on Tensors and records each call as a Node. Nodes, not Tensors, form the
+graph: it keeps alive only what some backward needs.
+
+There are no gradients of gradients: a backward computes on plain arrays and records nothing.
+"""
+
+import contextlib
+import functools
+import inspect
+import threading
+
+import numpy as np
+
+from .errors import GraphError, MinivitError, ShapeError
+
+REGISTRY = {}  # "module.function" -> op, for every @differentiable function: the gradient-check test walks it
+
+_mode = threading.local()  # recording is switched off for one thread at a time
+
+
+class Tensor:
+    """An array, and the memory of how it was computed.
+
+    data: anything np.asarray takes; it is shared, not copied, and keeps its dtype.
+    requires_grad: record what happens to this tensor, so that backward() can fill its `.grad`.
+
+    A tensor made by the user is a leaf: each backward() adds to its `.grad` (set it to None to start afresh). A
+    tensor made by an op keeps a gradient only after `retain_grad()`. The operators and methods (`+`, `@`, `.sum()`,
+    ...) are ops: see minivit/ops/__init__.py.
+    """
+
+    __slots__ = ("__weakref__", "_node", "data", "grad", "requires_grad")
+    __array_ufunc__ = None  # so that array + tensor is left to Tensor.__radd__
+
+    def __init__(self, data, requires_grad=False):
+        try:
+            self.data = np.asarray(data)
+        except ValueError as error:  # a ragged list
+            raise ShapeError("Tensor", f"these numbers do not form an array ({error}).") from error
+        if self.data.dtype.kind not in "fiub":
+            raise ShapeError("Tensor", f"cannot hold data of dtype {self.data.dtype}.", hint="use numbers.")
+        if requires_grad and self.data.dtype not in (np.float32, np.float64):
+            raise ShapeError(
+                "Tensor",
+                f"requires_grad=True, but the data are {self.data.dtype}.",
+                rule="only float32 and float64 numbers have gradients.",
+                hint="convert first: np.asarray(data, dtype=np.float32).",
+            )
+        self.grad = None
+        self.requires_grad = requires_grad
+        self._node = None
+
+    shape = property(lambda self: self.data.shape)
+    ndim = property(lambda self: self.data.ndim)
+    size = property(lambda self: self.data.size)
+    dtype = property(lambda self: self.data.dtype)
+
+    def numpy(self):
+        """The array itself, shared with the tensor."""
+        return self.data
+
+    def item(self):
+        """The one number in this tensor, as a Python number."""
+        if self.size != 1:
+            raise ShapeError("Tensor.item", f"a tensor of shape {self.shape} is not one number.")
+        return self.data.item()
+
+    def detach(self):
+        """The same array in a new tensor that has no past."""
+        return Tensor(self.data)
+
+    def retain_grad(self):
+        """Keep the gradient of this inner tensor too: backward() will fill its `.grad`."""
+        if not self.requires_grad:
+            raise GraphError("Tensor.retain_grad", "this tensor does not depend on anything that requires a gradient.")
+        if self._node is not None:
+            self._node.retained = self
+
+    def backward(self, grad=None):
+        """Add d(self)/d(leaf) to the `.grad` of every leaf this tensor was computed from, then free the graph.
+
+        grad: an array of this tensor's shape, the gradient that arrives from above; without it the tensor must be
+        one number (a loss), and 1 arrives. GraphError when there is nothing to walk, or when it was walked before.
+        """
+        if not self.requires_grad:
+            raise GraphError(
+                "backward",
+                "this tensor does not depend on anything that requires a gradient.",
+                hint="make a leaf with Tensor(data, requires_grad=True), and do not compute under no_grad().",
+            )
+        if grad is None and self.size != 1:
+            raise ShapeError(
+                "backward",
+                f"a tensor of shape {self.shape} is not one number.",
+                rule="the gradient is that of one number, a loss.",
+                hint="call .sum() or .mean() first, or pass the gradient that arrives: t.backward(grad).",
+            )
+        dy = np.ones_like(self.data) if grad is None else np.array(grad, dtype=self.dtype)
+        if dy.shape != self.shape:
+            raise ShapeError("backward", f"grad has shape {dy.shape}, the tensor {self.shape}.")
+        if self._node is None:
+            _accumulate(self, dy)
+        else:
+            _walk(self._node, dy)
+
+    def __array__(self, dtype=None, copy=None):
+        if copy is False and dtype is not None and dtype != self.dtype:
+            raise ValueError(f"cannot view {self.dtype} as {dtype} without a copy")
+        array = self.data if dtype is None else self.data.astype(dtype, copy=False)
+        return array.copy() if copy else array
+
+    def __len__(self):
+        return len(self.data)
+
+    def __bool__(self):
+        return bool(self.data)
+
+    def __float__(self):
+        return float(self.item())
+
+    def __repr__(self):
+        array = np.array2string(self.data, prefix="Tensor(", separator=", ", threshold=100)
+        op = f", op={self._node.op}" if self._node else ""
+        return f"Tensor({array}, shape={self.shape}, dtype={self.dtype}{op}, requires_grad={self.requires_grad})"
+
+
+class Node:
+    """One op that was called: its name, the shape and dtype it made, where its gradients go and how to get them.
+
+    parents: for each array argument a Node (an inner tensor), a Tensor (a leaf) or None (needs no gradient).
+    backward: dy -> the gradients of the array arguments; None once the graph is freed.
+    """
+
+    __slots__ = ("backward", "dtype", "op", "parents", "retained", "shape")
+
+    def __init__(self, op, value, parents, backward):
+        self.op, self.shape, self.dtype = op, value.shape, value.dtype
+        self.parents, self.backward, self.retained = parents, backward, None
+
+
+def is_grad_enabled():
+    """Whether ops are being recorded in this thread."""
+    return getattr(_mode, "recording", True)
+
+
+@contextlib.contextmanager
+def no_grad():
+    """`with no_grad():` (or `@no_grad()` on a function): compute without recording; nothing is kept for backward."""
+    before = is_grad_enabled()
+    _mode.recording = False
+    try:
+        yield
+    finally:
+        _mode.recording = before
+
+
+def differentiable(fn):
+    """Make an op of fn: arrays in, `(value, backward)` out.
+
+    fn takes arrays (and lists of arrays) and options; the op takes Tensors or arrays in their place. `backward(dy)`
+    returns one gradient for each array argument, in their order, each of its argument's shape and dtype, and None for
+    what has no gradient, such as integer labels. A single gradient needs no tuple.
+    """
+    signature = inspect.signature(fn)
+
+    @functools.wraps(fn)
+    def op(*args, **kwargs):
+        if kwargs:  # a tensor may come by its name
+            bound = signature.bind(*args, **kwargs)
+            args, kwargs = bound.args, bound.kwargs
+        inputs = []
+        arrays = [_unwrap(argument, inputs) for argument in args]
+        try:
+            value, backward = fn(*arrays, **kwargs)
+        except MinivitError:
+            raise
+        except (ValueError, IndexError) as error:
+            shapes = ", ".join(str(x.shape) for x in inputs)
+            raise ShapeError(fn.__name__, str(error), rule=f"the operands have shapes {shapes}.") from error
+        out = Tensor(value)
+        if is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
+            out.requires_grad = True
+            out._node = Node(fn.__name__, out, tuple(_origin(x) for x in inputs), backward)
+        return out
+
+    REGISTRY[f"{fn.__module__}.{fn.__qualname__}"] = op
+    return op
+
+
+def _unwrap(argument, inputs):
+    """The argument as fn takes it: arrays for Tensors. Lists every array argument in `inputs`."""
+    if isinstance(argument, (Tensor, np.ndarray)):
+        inputs.append(argument)
+        return argument.data if isinstance(argument, Tensor) else argument
+    if isinstance(argument, (list, tuple)) and any(isinstance(item, Tensor) for item in argument):
+        return [_unwrap(item, inputs) for item in argument]
+    return argument
+
+
+def _origin(x):
+    """Where the gradient of an array argument goes: a Node, a leaf Tensor, or nowhere."""
+    if isinstance(x, Tensor) and x.requires_grad:
+        return x if x._node is None else x._node
+    return None
+
+
+def _walk(root, dy):
+    """Carry dy from root back to the leaves: every node once, after all that use it, freed as soon as it was used."""
+    order = _topological_order(root)
+    pending = {root: (dy, False)}  # node -> its gradient so far, and whether that array is ours to add to
+    while order:
+        node = order.pop()
+        dy, _ = pending.pop(node, (None, False))
+        if node.retained is not None and dy is not None:
+            _accumulate(node.retained, dy.copy())
+        gradients = [] if dy is None else _gradients(node, dy)
+        for parent, gradient in zip(node.parents, gradients, strict=False):
+            if gradient is None:
+                continue
+            if isinstance(parent, Tensor):  # a leaf keeps the array, unless somebody else may hold it too
+                shared = gradient.base is not None or gradient is dy or gradient is parent.data
+                shared = shared or sum(gradient is other for other in gradients) > 1
+                _accumulate(parent, gradient.copy() if shared else gradient)
+            elif parent in pending:
+                total, ours = pending[parent]
+                pending[parent] = (np.add(total, gradient, out=total if ours else None), True)
+            else:
+                pending[parent] = (gradient, False)
+        node.backward, node.parents, node.retained = None, (), None
+
+
+def _accumulate(tensor, gradient):
+    tensor.grad = gradient if tensor.grad is None else tensor.grad + gradient
+
+
+def _topological_order(root):
+    """Every node that root was computed from, each after all of its parents. A stack, since recursion has a limit."""
+    order, seen, stack = [], set(), [(root, False)]
+    while stack:
+        node, parents_done = stack.pop()
+        if parents_done:
+            order.append(node)
+        elif node not in seen:
+            seen.add(node)
+            if node.backward is None:
+                raise GraphError(
+                    "backward",
+                    f"the graph behind this tensor (at op {node.op!r}) was already walked and freed.",
+                    rule="backward() frees the graph, so each forward pass has one backward pass.",
+                    hint="run the forward pass again, or add the losses up and call backward() once.",
+                )
+            stack.append((node, True))
+            stack.extend((parent, False) for parent in node.parents if isinstance(parent, Node))
+    return order
+
+
+def _gradients(node, dy):
+    """The gradients of the node's array arguments, each checked to be of its argument's shape and dtype."""
+    gradients = node.backward(dy)
+    if not isinstance(gradients, (tuple, list)):
+        gradients = (gradients,)
+    if len(gradients) != len(node.parents):
+        raise GraphError(
+            node.op,
+            f"backward returned {len(gradients)} gradients for {len(node.parents)} array arguments.",
+            rule="one gradient for each array argument, in their order; None for what has no gradient.",
+        )
+    checked = []
+    for position, (parent, gradient) in enumerate(zip(node.parents, gradients, strict=True)):
+        if parent is None or gradient is None:
+            checked.append(None)
+            continue
+        gradient = np.asarray(gradient)
+        if gradient.dtype == node.dtype:  # float32 and float64 met and made float64: each gets back its own
+            gradient = gradient.astype(parent.dtype, copy=False)
+        if gradient.shape != parent.shape or gradient.dtype != parent.dtype:
+            raise ShapeError(
+                node.op,
+                f"backward made a gradient {gradient.shape} {gradient.dtype} for array argument {position}, "
+                f"which is {parent.shape} {parent.dtype}.",
+                rule="a gradient has the shape and dtype of what it is the gradient of.",
+                hint="the adjoint of broadcasting is a sum: see unbroadcast in minivit/ops/arithmetic.py.",
+            )
+        checked.append(gradient)
+    return checked

@@ -1,0 +1,68 @@
+"""Errors: where it happened, what came, what holds and what to do, in one message.
+
+Every error that minivit raises on purpose is a MinivitError, so the command line can tell a mistake in the input
+(message, exit code 2) from a fault in the program (traceback).
+"""
+
+
+class MinivitError(ValueError):
+    """A mistake in the input, explained.
+
+    where: the class, function or file; what: the fault, with the numbers that came; rule: what holds, and how the
+    input breaks it; hint: what to do next.
+    """
+
+    def __init__(self, where, what, rule=None, hint=None):
+        lines = [f"{where}: {what}"]
+        if rule:
+            lines.append(f"  rule: {rule}")
+        if hint:
+            lines.append(f"  hint: {hint}")
+        super().__init__("\n".join(lines))
+
+
+class ShapeError(MinivitError):
+    """An array has the wrong shape, size, rank or dtype."""
+
+
+class GraphError(MinivitError, RuntimeError):
+    """backward() was called on something that it cannot walk."""
+
+
+class FileError(MinivitError, OSError):
+    """A file or folder is missing, unreadable, damaged or not what its name says."""
+
+    def __str__(self):  # OSError would print its first argument as an error number
+        return str(self.args[0])
+
+
+def shortened(lines, limit=10):
+    """The first lines of a long list, and a last one that counts the rest."""
+    return [*lines[:limit], f"... and {len(lines) - limit} more"] if len(lines) > limit else list(lines)
+
+
+def check_names(expected, found, where, strict=True):
+    """Compare the shapes a model expects with those it is given: {name: shape} both. Returns (missing, unexpected).
+
+    Raises one ShapeError that lists every missing, unexpected and mismatched name. A mismatched shape always raises,
+    a missing or unexpected name only when strict.
+    """
+    missing = [name for name in expected if name not in found]
+    unexpected = [name for name in found if name not in expected]
+    mismatched = [
+        f"{name}: expected {tuple(shape)}, found {tuple(found[name])}"
+        for name, shape in expected.items()
+        if name in found and tuple(shape) != tuple(found[name])
+    ]
+    if mismatched or (strict and (missing or unexpected)):
+        kinds = {"missing": missing, "unexpected": unexpected, "mismatched": mismatched}
+        counts = ", ".join(f"{len(names)} {kind}" for kind, names in kinds.items())
+        lines = [f"  {kind}: {line}" for kind, names in kinds.items() for line in shortened(names)]
+        raise ShapeError(
+            where,
+            "\n".join([f"the weights do not fit the model: {counts}.", *lines]),
+            rule="the model and the weights have the same names, each with the same shape.",
+            hint="build the model from the config that came with the weights."
+            + ("" if mismatched else " strict=False loads what fits."),
+        )
+    return missing, unexpected

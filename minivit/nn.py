@@ -1,0 +1,275 @@
+"""Modules: parameters with names, and the layers that the Vision Transformer is built from, named as in PyTorch."""
+
+import contextlib
+import math
+
+import numpy as np
+
+from . import ops
+from .autograd import Tensor
+from .errors import MinivitError, check_names
+
+# by the names that Hugging Face configs use
+ACTIVATIONS = {
+    "gelu": ops.gelu,
+    "gelu_new": ops.gelu_tanh,
+    "gelu_pytorch_tanh": ops.gelu_tanh,
+    "relu": ops.relu,
+    "tanh": ops.tanh,
+}
+
+
+class Parameter(Tensor):
+    """A Tensor that a Module learns: a leaf that requires a gradient."""
+
+    __slots__ = ()
+
+    def __init__(self, data):
+        super().__init__(data, requires_grad=True)
+
+
+_meta = False  # inside `with meta():`
+
+
+@contextlib.contextmanager
+def meta():
+    """Inside `with meta():` parameters get a shape and no memory, as on PyTorch's meta device.
+
+    Each is a read-only 0 of its shape: for counting the parameters of a model too large for this machine, and for
+    building one whose numbers load_state_dict brings.
+    """
+    global _meta
+    before, _meta = _meta, True
+    try:
+        yield
+    finally:
+        _meta = before
+
+
+def normal(shape, std, rng):
+    """A float32 Parameter drawn from a normal distribution of mean 0."""
+    if _meta:
+        return constant(shape, 0)
+    data = np.random.default_rng(rng).standard_normal(shape, dtype=np.float32)
+    data *= std
+    return Parameter(data)
+
+
+def uniform(shape, bound, rng):
+    """A float32 Parameter drawn evenly from -bound to bound."""
+    return constant(shape, 0) if _meta else Parameter(rng.uniform(-bound, bound, shape).astype(np.float32))
+
+
+def constant(shape, value):
+    """A float32 Parameter that starts as one value."""
+    return Parameter(np.broadcast_to(np.float32(0), shape) if _meta else np.full(shape, value, np.float32))
+
+
+class Module:
+    """A part of a model. Its attributes that are Parameters or Modules are found by their names, in their order.
+
+    A subclass sets them in __init__ and defines forward(); calling the module calls forward.
+    """
+
+    training = True
+
+    def __call__(self, *args, **kwargs):
+        return self.forward(*args, **kwargs)
+
+    def forward(self, *args, **kwargs):
+        raise MinivitError(type(self).__name__, "has no forward().", hint="define forward(self, x) in the class.")
+
+    def children(self):
+        """The modules directly inside, as (name, module)."""
+        return [(name, value) for name, value in vars(self).items() if isinstance(value, Module)]
+
+    def modules(self):
+        """This module and every one inside it, at any depth."""
+        return [self, *(inner for _, child in self.children() for inner in child.modules())]
+
+    def named_parameters(self, prefix=""):
+        """Every Parameter as (dotted name, Parameter), in order of definition; a shared one by its first name."""
+        found = [(prefix + name, value) for name, value in vars(self).items() if isinstance(value, Parameter)]
+        for name, child in self.children():
+            found += child.named_parameters(f"{prefix}{name}.")
+        first = {id(parameter): (name, parameter) for name, parameter in reversed(found)}
+        return [(name, parameter) for name, parameter in found if first[id(parameter)][0] == name]
+
+    def parameters(self):
+        """Every Parameter, as a list."""
+        return [parameter for _, parameter in self.named_parameters()]
+
+    def num_parameters(self):
+        """How many numbers the parameters hold."""
+        return sum(parameter.size for parameter in self.parameters())
+
+    def state_dict(self):
+        """Copies of the parameters' arrays by name: they stay as they are while training goes on."""
+        return {name: parameter.data.copy() for name, parameter in self.named_parameters()}
+
+    def load_state_dict(self, state_dict, strict=True, assign=False):
+        """Set the parameters to the arrays of a state dict, each in its parameter's dtype.
+
+        strict: refuse missing and unexpected names, too. assign: take the arrays themselves instead of copies.
+        A ShapeError lists everything that does not fit, and then nothing was changed.
+        Returns (missing, unexpected), two lists of names.
+        """
+        parameters = dict(self.named_parameters())
+        shapes = {name: parameter.shape for name, parameter in parameters.items()}
+        given = {name: np.shape(array) for name, array in state_dict.items()}
+        missing, unexpected = check_names(shapes, given, type(self).__name__, strict)
+        for name, parameter in parameters.items():
+            if name in state_dict:
+                parameter.data = np.array(state_dict[name], parameter.dtype, copy=None if assign else True)
+        return missing, unexpected
+
+    def train(self, mode=True):
+        """Training mode: dropout drops. Returns the module."""
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self):
+        """Evaluation mode: dropout does nothing. Returns the module."""
+        return self.train(False)
+
+    def zero_grad(self):
+        """Forget all gradients: every parameter's .grad is None again."""
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    def to(self, dtype):
+        """Convert every parameter to float32 or float64. Returns the module."""
+        if np.dtype(dtype) not in (np.float32, np.float64):
+            raise MinivitError(f"{type(self).__name__}.to", f"{np.dtype(dtype)} is not float32 or float64.")
+        for parameter in self.parameters():
+            parameter.data, parameter.grad = parameter.data.astype(dtype, copy=False), None
+        return self
+
+    def extra_repr(self):
+        """What stands in the brackets of this module's repr."""
+        return ""
+
+    def __repr__(self):
+        lines = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.children()]
+        if not lines:
+            return f"{type(self).__name__}({self.extra_repr()})"
+        return "\n  ".join([f"{type(self).__name__}({self.extra_repr()}", *lines]) + "\n)"
+
+
+class Linear(Module):
+    """y = x @ weight^T + bias: (..., in_features) -> (..., out_features).
+
+    std: of the normal distribution that the weight is drawn from, bias then 0; None draws both evenly from
+    +-1 / sqrt(in_features), as PyTorch does.
+    """
+
+    def __init__(self, in_features, out_features, bias=True, std=None, rng=0):
+        self.weight, self.bias = _weight_and_bias((out_features, in_features), bias, std, rng)
+
+    def forward(self, x):
+        return ops.linear(x, self.weight, self.bias)
+
+    def extra_repr(self):
+        out_features, in_features = self.weight.shape
+        return f"in_features={in_features}, out_features={out_features}, bias={self.bias is not None}"
+
+
+class Conv2d(Module):
+    """Convolution without padding: (B, in_channels, H, W) -> (B, out_channels, h, w); see ops.conv2d.
+
+    kernel_size, stride: a number or (down, right); std: as in Linear.
+    """
+
+    def __init__(self, in_channels, out_channels, kernel_size, stride=1, bias=True, std=None, rng=0):
+        kh, kw = (kernel_size, kernel_size) if np.ndim(kernel_size) == 0 else kernel_size
+        self.stride = stride
+        self.weight, self.bias = _weight_and_bias((out_channels, in_channels, kh, kw), bias, std, rng)
+
+    def forward(self, x):
+        return ops.conv2d(x, self.weight, self.bias, self.stride)
+
+    def extra_repr(self):
+        out_channels, in_channels, *kernel = self.weight.shape
+        return f"{in_channels}, {out_channels}, kernel_size={tuple(kernel)}, stride={self.stride}"
+
+
+def _weight_and_bias(shape, bias, std, rng):
+    """The first parameters of a Linear or Conv2d (no bias: None)."""
+    rng = np.random.default_rng(rng)
+    if std is None:
+        bound = 1 / math.sqrt(math.prod(shape[1:]))
+        return uniform(shape, bound, rng), uniform(shape[:1], bound, rng) if bias else None
+    return normal(shape, std, rng), constant(shape[:1], 0) if bias else None
+
+
+class LayerNorm(Module):
+    """Layer norm over the last axis, of size normalized_shape, with a learned scale (1 at first) and shift (0)."""
+
+    def __init__(self, normalized_shape, eps=1e-5):
+        self.eps = eps
+        self.weight = constant((normalized_shape,), 1)
+        self.bias = constant((normalized_shape,), 0)
+
+    def forward(self, x):
+        return ops.layer_norm(x, self.weight, self.bias, self.eps)
+
+    def extra_repr(self):
+        return f"{self.weight.size}, eps={self.eps}"
+
+
+class Dropout(Module):
+    """While training, drop each number with probability p; rng: a Generator (shared and moved on) or a seed."""
+
+    def __init__(self, p=0.5, rng=0):
+        self.p, self.rng = p, np.random.default_rng(rng)
+
+    def forward(self, x):
+        return ops.dropout(x, self.p, self.rng, self.training)
+
+    def extra_repr(self):
+        return f"p={self.p}"
+
+
+class GELU(Module):
+    """GELU; approximate="tanh" is the faster formula that some checkpoints were trained with."""
+
+    def __init__(self, approximate="none"):
+        if approximate not in ("none", "tanh"):
+            raise MinivitError("GELU", f"approximate={approximate!r}.", rule='it is "none" or "tanh"')
+        self.approximate = approximate
+
+    def forward(self, x):
+        return ops.gelu_tanh(x) if self.approximate == "tanh" else ops.gelu(x)
+
+    def extra_repr(self):
+        return f"approximate={self.approximate!r}"
+
+
+class ModuleList(Module):
+    """Modules in a row, by number: a list whose parameters are found."""
+
+    def __init__(self, modules=()):
+        for number, module in enumerate(modules):
+            setattr(self, str(number), module)
+
+    def __getitem__(self, index):
+        return [module for _, module in self.children()][index]
+
+    def __len__(self):
+        return len(self.children())
+
+    def __iter__(self):
+        return iter([module for _, module in self.children()])
+
+
+class Sequential(ModuleList):
+    """Modules in a row, each fed with what the one before it gave."""
+
+    def __init__(self, *modules):
+        super().__init__(modules)
+
+    def forward(self, x):
+        for module in self:
+            x = module(x)
+        return x

@@ -1,0 +1,92 @@
+"""The ops: one file a topic, forward and backward side by side. Tensor's operators and methods are attached here."""
+
+from ..autograd import Tensor
+from .arithmetic import (
+    add,
+    divide,
+    exp,
+    log,
+    max,
+    mean,
+    multiply,
+    negative,
+    power,
+    relu,
+    sqrt,
+    subtract,
+    sum,
+    tanh,
+    unbroadcast,
+)
+from .attention import attention, scaled_dot_product_attention
+from .cross_entropy import cross_entropy
+from .dropout import dropout
+from .einsum import einsum, matmul
+from .gelu import gelu, gelu_tanh
+from .layer_norm import layer_norm
+from .linear import linear
+from .patchify import conv2d
+from .shape import concatenate, expand, getitem, reshape, transpose
+from .softmax import log_softmax, softmax
+
+__all__ = [
+    "add",
+    "attention",
+    "concatenate",
+    "conv2d",
+    "cross_entropy",
+    "divide",
+    "dropout",
+    "einsum",
+    "exp",
+    "expand",
+    "gelu",
+    "gelu_tanh",
+    "getitem",
+    "layer_norm",
+    "linear",
+    "log",
+    "log_softmax",
+    "matmul",
+    "max",
+    "mean",
+    "multiply",
+    "negative",
+    "power",
+    "relu",
+    "reshape",
+    "scaled_dot_product_attention",
+    "softmax",
+    "sqrt",
+    "subtract",
+    "sum",
+    "tanh",
+    "transpose",
+    "unbroadcast",
+]
+
+
+def _with_axes(op):
+    """Let a method take its axes or sizes one by one or as one tuple: x.reshape(2, 3) and x.reshape((2, 3))."""
+
+    def method(self, *axes):
+        if len(axes) == 1 and isinstance(axes[0], (tuple, list)):
+            axes = tuple(axes[0])
+        return op(self, axes or None) if op is transpose else op(self, axes)
+
+    method.__name__, method.__doc__ = op.__name__, op.__doc__
+    return method
+
+
+Tensor.__add__, Tensor.__radd__ = add, lambda self, other: add(other, self)
+Tensor.__sub__, Tensor.__rsub__ = subtract, lambda self, other: subtract(other, self)
+Tensor.__mul__, Tensor.__rmul__ = multiply, lambda self, other: multiply(other, self)
+Tensor.__truediv__, Tensor.__rtruediv__ = divide, lambda self, other: divide(other, self)
+Tensor.__pow__, Tensor.__rpow__ = power, lambda self, other: power(other, self)
+Tensor.__matmul__, Tensor.__rmatmul__ = matmul, lambda self, other: matmul(other, self)
+Tensor.__neg__ = negative
+Tensor.__getitem__ = getitem
+Tensor.exp, Tensor.log, Tensor.sqrt, Tensor.tanh = exp, log, sqrt, tanh
+Tensor.sum, Tensor.mean, Tensor.max = sum, mean, max
+Tensor.reshape, Tensor.transpose, Tensor.expand = _with_axes(reshape), _with_axes(transpose), _with_axes(expand)
+Tensor.T = property(transpose)

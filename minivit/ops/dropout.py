@@ -1,0 +1,27 @@
+"""Dropout: while training, set a random part of the numbers to 0 and scale the rest up, so that the mean stays."""
+
+import numpy as np
+
+from ..autograd import differentiable
+from ..errors import MinivitError
+
+
+@differentiable
+def dropout(x, p, rng, training=True):
+    """y = x * mask / (1 - p), where each number's mask is 0 with probability p; y = x unless training.
+
+    x: any shape, p: in [0, 1], rng: an np.random.Generator (which moves on) or a seed.  Returns y of x's shape.
+    Backward: dx = dy * mask / (1 - p), with the same mask.
+    Source: Srivastava et al. 2014, in the "inverted" form that needs no scaling later.
+    """
+    if not 0 <= p <= 1:
+        raise MinivitError("dropout", f"p={p} is not a probability.", rule="0 <= p <= 1")
+    if not training or p == 0:
+        return x, lambda dy: dy
+    keep = np.random.default_rng(rng).random(x.shape, dtype=np.float32) >= p
+    mask = keep * x.dtype.type(1 / (1 - p) if p < 1 else 0)
+
+    def backward(dy):
+        return dy * mask
+
+    return x * mask, backward

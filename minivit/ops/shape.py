@@ -1,0 +1,77 @@
+"""Shape: the same numbers in another arrangement. Each backward is the arrangement undone."""
+
+import numpy as np
+
+from ..autograd import differentiable
+from ..errors import ShapeError
+from .arithmetic import unbroadcast
+
+
+@differentiable
+def reshape(x, shape):
+    """The numbers of x, in order, in another shape (one entry may be -1).  Backward: dx = dy in x's shape."""
+
+    def backward(dy):
+        return dy.reshape(x.shape)
+
+    return x.reshape(shape), backward
+
+
+@differentiable
+def transpose(x, axes=None):
+    """Permute all axes: axis i of y is axis axes[i] of x; None reverses them.  Backward: the inverse permutation."""
+    if axes is not None and len(axes) != x.ndim:
+        raise ShapeError(
+            "transpose",
+            f"axes {tuple(axes)} for an array of shape {x.shape}.",
+            rule=f"as in NumPy, axes names every axis once: {x.ndim} of them.",
+            hint="to swap the last two axes of a rank-3 tensor, write x.transpose(0, 2, 1).",
+        )
+
+    def backward(dy):
+        return dy.transpose(None if axes is None else np.argsort([axis % x.ndim for axis in axes]))
+
+    return x.transpose(axes), backward
+
+
+@differentiable
+def getitem(x, index):
+    """x[index]: integers, slices, None, ..., integer or boolean arrays.  Backward: dy is added where y came from."""
+    parts = index if isinstance(index, tuple) else (index,)
+    repeats = any(isinstance(part, (list, np.ndarray)) for part in parts)  # an array may name an element twice
+
+    def backward(dy):
+        dx = np.zeros_like(x)
+        if repeats:
+            np.add.at(dx, index, dy)
+        else:
+            dx[index] = dy
+        return (dx, None) if isinstance(index, np.ndarray) else dx
+
+    return x[index], backward
+
+
+@differentiable
+def concatenate(tensors, axis=0):
+    """The tensors one behind the other along `axis`; their other axes agree.  Backward: dy cut at the seams."""
+    seams = np.cumsum([x.shape[axis] for x in tensors[:-1]])
+
+    def backward(dy):
+        return tuple(np.split(dy, seams, axis))
+
+    return np.concatenate(tensors, axis), backward
+
+
+@differentiable
+def expand(x, shape):
+    """x repeated along its axes of size 1, and along new ones in front, to `shape`; -1 keeps an axis as it is.
+
+    Backward: dx = dy summed over the repeats.
+    """
+    added = len(shape) - x.ndim
+    shape = tuple(x.shape[i - added] if n == -1 and i >= added else n for i, n in enumerate(shape))
+
+    def backward(dy):
+        return unbroadcast(dy, x)
+
+    return np.broadcast_to(x, shape), backward
