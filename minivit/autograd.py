@@ -108,12 +108,15 @@ class Tensor:
 
     def __array__(self, dtype=None, copy=None):
         if copy is False and dtype is not None and dtype != self.dtype:
-            raise ValueError(f"cannot view {self.dtype} as {dtype} without a copy")
+            raise ValueError(f"cannot view {self.dtype} as {np.dtype(dtype)} without a copy")
         array = self.data if dtype is None else self.data.astype(dtype, copy=False)
         return array.copy() if copy else array
 
     def __len__(self):
         return len(self.data)
+
+    def __iter__(self):
+        return (self[i] for i in range(len(self)))
 
     def __bool__(self):
         return bool(self.data)
@@ -170,6 +173,7 @@ def differentiable(fn):
     def op(*args, **kwargs):
         if kwargs:  # a tensor may come by its name
             bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
             args, kwargs = bound.args, bound.kwargs
         inputs = []
         arrays = [_unwrap(argument, inputs) for argument in args]
@@ -180,6 +184,11 @@ def differentiable(fn):
         except (ValueError, IndexError) as error:
             shapes = ", ".join(str(x.shape) for x in inputs)
             raise ShapeError(fn.__name__, str(error), rule=f"the operands have shapes {shapes}.") from error
+        except AttributeError as error:
+            if not isinstance(error.obj, (list, tuple, int, float, str, type(None))):
+                raise
+            came = f"needs an array, and a {type(error.obj).__name__} came."
+            raise ShapeError(fn.__name__, came, hint="convert it first: np.asarray(data).") from error
         out = Tensor(value)
         if is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
             out.requires_grad = True
@@ -191,12 +200,13 @@ def differentiable(fn):
 
 
 def _unwrap(argument, inputs):
-    """The argument as fn takes it: arrays for Tensors. Lists every array argument in `inputs`."""
+    """The argument as fn takes it: arrays for Tensors, in lists too. Adds every array to `inputs`."""
     if isinstance(argument, (Tensor, np.ndarray)):
         inputs.append(argument)
         return argument.data if isinstance(argument, Tensor) else argument
-    if isinstance(argument, (list, tuple)) and any(isinstance(item, Tensor) for item in argument):
-        return [_unwrap(item, inputs) for item in argument]
+    if isinstance(argument, (list, tuple)):
+        items = [_unwrap(item, inputs) for item in argument]
+        return tuple(items) if isinstance(argument, tuple) else items
     return argument
 
 
@@ -226,14 +236,14 @@ def _walk(root, dy):
                 _accumulate(parent, gradient.copy() if shared else gradient)
             elif parent in pending:
                 total, ours = pending[parent]
-                pending[parent] = (np.add(total, gradient, out=total if ours else None), True)
+                pending[parent] = (np.add(total, gradient, out=total if ours else np.empty_like(total)), True)
             else:
                 pending[parent] = (gradient, False)
         node.backward, node.parents, node.retained = None, (), None
 
 
 def _accumulate(tensor, gradient):
-    tensor.grad = gradient if tensor.grad is None else tensor.grad + gradient
+    tensor.grad = gradient if tensor.grad is None else np.asarray(tensor.grad + gradient)
 
 
 def _topological_order(root):
@@ -262,6 +272,8 @@ def _gradients(node, dy):
     gradients = node.backward(dy)
     if not isinstance(gradients, (tuple, list)):
         gradients = (gradients,)
+    while len(gradients) > len(node.parents) and gradients[-1] is None:  # of options: a list of labels, an index
+        gradients = gradients[:-1]
     if len(gradients) != len(node.parents):
         raise GraphError(
             node.op,

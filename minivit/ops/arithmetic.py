@@ -7,46 +7,46 @@ import numpy as np
 from ..autograd import Tensor, differentiable
 
 
-def unbroadcast(gradient, like):
+def unbroadcast(gradient, shape):
     """Adjoint of broadcasting, which is a sum: add up the gradient over every axis that broadcasting stretched.
 
-    gradient: an array of the broadcast shape.  Returns an array of like's shape.
+    gradient: an array of the broadcast shape.  Returns an array of `shape`, the shape before.
     """
-    added = gradient.ndim - like.ndim
-    stretched = [axis for axis, n in enumerate(like.shape, added) if n == 1 and gradient.shape[axis] != 1]
+    added = gradient.ndim - len(shape)
+    stretched = [axis for axis, n in enumerate(shape, added) if n == 1 and gradient.shape[axis] != 1]
     axes = (*range(added), *stretched)
     if axes:
         gradient = gradient.sum(axes, keepdims=True)
-    return gradient.reshape(like.shape)
+    return gradient.reshape(shape)
 
 
 def _with_numbers(op):
-    """Let a binary op take plain numbers and lists: they take the dtype of the tensor that they meet."""
+    """Let a binary op take plain numbers and lists too."""
 
     @functools.wraps(op)
     def binary(x, y):
-        if not isinstance(x, (Tensor, np.ndarray)):
-            x = _like(x, y)
-        elif not isinstance(y, (Tensor, np.ndarray)):
-            y = _like(y, x)
-        return op(x, y)
+        return op(_like(x, y), _like(y, x))
 
     return binary
 
 
-def _like(number, other):
-    array = np.asarray(number)
+def _like(x, other):
+    """A number, a 0-d array or a list in the dtype of what it meets, so that float32 stays float32."""
+    if isinstance(x, Tensor) or (isinstance(x, np.ndarray) and x.ndim):
+        return x
+    array = Tensor(x).data
     dtype = getattr(other, "dtype", array.dtype)
-    return array.astype(dtype) if dtype.kind == "f" and array.dtype.kind in "fiub" else array
+    return array.astype(dtype) if dtype.kind == "f" else array
 
 
 @_with_numbers
 @differentiable
 def add(x, y):
     """x + y, broadcast.  Backward: dx = dy = dz, each summed back to its shape."""
+    shapes = x.shape, y.shape  # all that backward needs: x and y themselves are not kept
 
     def backward(dz):
-        return unbroadcast(dz, x), unbroadcast(dz, y)
+        return tuple(unbroadcast(dz, shape) for shape in shapes)
 
     return x + y, backward
 
@@ -55,9 +55,10 @@ def add(x, y):
 @differentiable
 def subtract(x, y):
     """x - y, broadcast.  Backward: dx = dz, dy = -dz."""
+    shapes = x.shape, y.shape
 
     def backward(dz):
-        return unbroadcast(dz, x), unbroadcast(-dz, y)
+        return unbroadcast(dz, shapes[0]), unbroadcast(-dz, shapes[1])
 
     return x - y, backward
 
@@ -68,7 +69,7 @@ def multiply(x, y):
     """x * y element by element, broadcast.  Backward: dx = dz * y, dy = dz * x."""
 
     def backward(dz):
-        return unbroadcast(dz * y, x), unbroadcast(dz * x, y)
+        return unbroadcast(dz * y, x.shape), unbroadcast(dz * x, y.shape)
 
     return x * y, backward
 
@@ -78,9 +79,10 @@ def multiply(x, y):
 def divide(x, y):
     """x / y, broadcast.  Backward: dx = dz / y, dy = -dz * x / y^2."""
     z = x / y
+    shapes = x.shape, y.shape
 
     def backward(dz):
-        return unbroadcast(dz / y, x), unbroadcast(-dz * z / y, y)
+        return unbroadcast(dz / y, shapes[0]), unbroadcast(-dz * z / y, shapes[1])
 
     return z, backward
 
@@ -92,8 +94,9 @@ def power(x, y):
     z = x**y
 
     def backward(dz):
+        lower = np.where(y == 0, y, y - 1)  # x^0 is constant, at x = 0 too, where x^-1 is not a number
         log_x = np.log(np.where(x > 0, x, 1))
-        return unbroadcast(dz * y * x ** (y - 1), x), unbroadcast(dz * z * log_x, y)
+        return unbroadcast(dz * y * x**lower, x.shape), unbroadcast(dz * z * log_x, y.shape)
 
     return z, backward
 
@@ -165,9 +168,10 @@ def relu(x):
 def sum(x, axis=None, keepdims=False):
     """Sum over `axis` (an int, a tuple, or None for all).  Backward: dx = dy, repeated along the summed axes."""
     y = x.sum(axis, keepdims=True)
+    shape, kept = x.shape, y.shape
 
     def backward(dy):
-        return np.broadcast_to(dy.reshape(y.shape), x.shape)
+        return np.broadcast_to(dy.reshape(kept), shape)
 
     return y if keepdims else y.squeeze(axis), backward
 
@@ -176,9 +180,10 @@ def sum(x, axis=None, keepdims=False):
 def mean(x, axis=None, keepdims=False):
     """Mean over `axis` (an int, a tuple, or None for all).  Backward: dx = dy / n, repeated along those axes."""
     y = x.mean(axis, keepdims=True)
+    shape, kept, n = x.shape, y.shape, x.size // (y.size or 1)
 
     def backward(dy):
-        return np.broadcast_to(dy.reshape(y.shape) * (y.size / x.size), x.shape)
+        return np.broadcast_to(dy.reshape(kept) / n, shape)
 
     return y if keepdims else y.squeeze(axis), backward
 

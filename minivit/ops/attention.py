@@ -46,7 +46,7 @@ def scaled_dot_product_attention(q, k, v, dropout_p=0.0, rng=None):
     """
     _check(q, k, v)
     shapes = q.shape, k.shape, v.shape
-    q, k, v = (x.reshape(-1, *x.shape[-2:]) for x in (q, k, v))  # (heads, tokens, d)
+    q, k, v = (x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:]) for x in (q, k, v))  # (heads, tokens, d)
     scale = 1 / math.sqrt(q.shape[-1])
     tiles = _tiles(len(q), q.shape[1], k.shape[1])
     seed = np.random.default_rng(rng).integers(2**63) if dropout_p else None
@@ -87,7 +87,7 @@ def scaled_dot_product_attention(q, k, v, dropout_p=0.0, rng=None):
             dk[heads] += dp.swapaxes(1, 2) @ q_scaled
         return tuple(x.reshape(shape) for x, shape in zip((dq, dk, dv), shapes, strict=True))
 
-    return y.reshape(*shapes[0][:-1], -1), backward
+    return y.reshape(*shapes[0][:-1], y.shape[-1]), backward
 
 
 def _tiles(heads, queries, keys):

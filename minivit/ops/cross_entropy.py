@@ -14,11 +14,12 @@ def cross_entropy(logits, labels, label_smoothing=0.0):
     The target t is 1 at the label; smoothing gives s of it in equal parts to all K classes (Szegedy et al. 2016).
     Backward: dlogits = (softmax(logits) - t) / B.
     """
+    labels = np.asarray(labels)
     _check(logits, labels, label_smoothing)
     B, K = logits.shape
     shifted = logits - logits.max(-1, keepdims=True)
     log_p = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))  # (B, K)
-    target = np.full_like(logits, label_smoothing / K)
+    target = np.full_like(log_p, label_smoothing / K)
     target[np.arange(B), labels] += 1 - label_smoothing
 
     def backward(dy):

@@ -27,7 +27,8 @@ def matmul(x, y):
             dcolumns = rows.reshape(-1, rows.shape[-1]).T @ dz.reshape(-1, dz.shape[-1])
         else:
             dcolumns = rows.swapaxes(-1, -2) @ dz
-        return unbroadcast(drows, rows).reshape(x.shape), unbroadcast(dcolumns, columns).reshape(y.shape)
+        drows, dcolumns = unbroadcast(drows, rows.shape), unbroadcast(dcolumns, columns.shape)
+        return drows.reshape(x.shape), dcolumns.reshape(y.shape)
 
     return x @ y, backward
 
@@ -66,6 +67,8 @@ def _subscripts(equation, operands):
         shapes = ", ".join(str(x.shape) for x in operands)
         raise ShapeError(f'einsum "{equation}"', f"{what} (operands: {shapes}).", rule)
 
+    if not isinstance(equation, str):
+        refuse("the equation comes first, a string")
     left, arrow, output = equation.replace(" ", "").partition("->")
     inputs = left.split(",")
     if len(operands) not in (1, 2) or len(inputs) != len(operands):
@@ -116,11 +119,14 @@ def _contract(inputs, operands, output):
 
 
 def _reduce(inputs, operands, output, i):
-    """Operand i with only the axes that matter outside it: diagonals taken, lonely axes summed, size 1 dropped."""
+    """Operand i with only the axes that matter outside it.
+
+    Diagonals are taken, axes that it alone has are summed, and those of size 1 that the other stretches are dropped.
+    """
     letters, x = inputs[i], operands[i]
     other = dict(zip(inputs[1 - i], operands[1 - i].shape, strict=True))
     sizes = dict(zip(letters, x.shape, strict=True))
-    kept = [c for c in sizes if (c in other or c in output) and (sizes[c] != 1 or other.get(c, 1) == 1)]
+    kept = [c for c, n in sizes.items() if n == other.get(c) or (c in output and (c not in other or n != 1))]
     return kept, np.einsum(f"{letters}->{''.join(kept)}", x)
 
 
@@ -133,7 +139,7 @@ def _lay_out(dx, known, x, letters):
     unique = _unique(letters)
     diagonal = np.einsum(f"{letters}->{unique}", x)
     dx = dx.reshape([dx.shape[known.index(c)] if c in known else 1 for c in unique])
-    dx = unbroadcast(np.broadcast_to(dx, np.broadcast_shapes(dx.shape, diagonal.shape)), diagonal)
+    dx = unbroadcast(np.broadcast_to(dx, np.broadcast_shapes(dx.shape, diagonal.shape)), diagonal.shape)
     if unique == letters:
         return dx
     full = np.zeros_like(x)

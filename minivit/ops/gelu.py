@@ -36,10 +36,9 @@ _CHEBYSHEV = [
     7.410198822726963619e-17,
     5.060182272794619376e-17,
 ]
-_POWERS = {  # the same polynomials in powers of t, highest first; float32 sees no term after the twelfth
-    np.dtype(np.float64): np.polynomial.chebyshev.cheb2poly(_CHEBYSHEV)[::-1],
-    np.dtype(np.float32): np.polynomial.chebyshev.cheb2poly(_CHEBYSHEV[:12])[::-1].astype(np.float32),
-}
+# The same polynomials in powers of t, highest first; float32 sees no term after the twelfth.
+_POWERS = np.polynomial.chebyshev.cheb2poly(_CHEBYSHEV)[::-1]
+_POWERS_FLOAT32 = np.polynomial.chebyshev.cheb2poly(_CHEBYSHEV[:12])[::-1].astype(np.float32)
 
 
 def normal_cdf(x):
@@ -49,7 +48,7 @@ def normal_cdf(x):
     """
     z = np.abs(x) * math.sqrt(0.5)
     t = (z - 3.75) / (z + 3.75)
-    highest, *powers = _POWERS[x.dtype]
+    highest, *powers = _POWERS_FLOAT32 if t.dtype == np.float32 else _POWERS
     series = np.full_like(t, highest)
     for coefficient in powers:  # Horner
         series *= t

@@ -19,12 +19,12 @@ def layer_norm(x, weight, bias, eps=1e-5):
         came = f"x {x.shape}, weight {weight.shape}, bias {bias.shape}"
         raise ShapeError("layer_norm", f"{came} do not fit.", rule="x (..., D), weight (D,), bias (D,)")
     n = x - x.mean(-1, keepdims=True)
-    rstd = 1 / np.sqrt((n * n).mean(-1, keepdims=True) + x.dtype.type(eps))  # (..., 1)
+    rstd = 1 / np.sqrt((n * n).mean(-1, keepdims=True) + n.dtype.type(eps))  # (..., 1)
     n *= rstd
     y = n * weight + bias
 
     def backward(dy):
-        rows = tuple(range(x.ndim - 1))
+        rows = tuple(range(dy.ndim - 1))
         dweight, dbias = (dy * n).sum(rows), dy.sum(rows)
         dn = dy * weight
         dx = (dn - dn.mean(-1, keepdims=True) - n * (dn * n).mean(-1, keepdims=True)) * rstd

@@ -1,5 +1,7 @@
 """Linear: x @ W.T + b, the map that every learned matrix of the model is."""
 
+import math
+
 from ..autograd import differentiable
 from ..errors import ShapeError
 
@@ -14,17 +16,17 @@ def linear(x, weight, bias=None):
     if weight.ndim != 2 or x.shape[-1:] != weight.shape[1:] or (bias is not None and bias.shape != weight.shape[:1]):
         came = f"x {x.shape}, weight {weight.shape}" + ("" if bias is None else f", bias {bias.shape}")
         raise ShapeError("linear", f"{came} do not fit.", rule="x (..., in), weight (out, in), bias (out,)")
-    rows = x.reshape(-1, x.shape[-1])  # (rows, in): one product for the whole batch
+    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])  # (rows, in): one product for the whole batch
     y = rows @ weight.T  # (rows, out)
     if bias is not None:
         y += bias
 
     def backward(dy):
-        dy = dy.reshape(y.shape)  # (rows, out)
+        dy = dy.reshape(len(rows), len(weight))  # (rows, out)
         dx = (dy @ weight).reshape(x.shape)
         dweight = dy.T @ rows
         if bias is None:
             return dx, dweight
         return dx, dweight, dy.sum(0)
 
-    return y.reshape(*x.shape[:-1], -1), backward
+    return y.reshape(*x.shape[:-1], len(weight)), backward

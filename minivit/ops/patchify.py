@@ -17,7 +17,7 @@ def conv2d(x, weight, bias=None, stride=1):
     """
     down, right = (stride, stride) if np.ndim(stride) == 0 else stride
     _check(x, weight, bias, down, right)
-    B, C, O, (kh, kw) = *x.shape[:2], len(weight), weight.shape[2:]
+    (B, C, H, W), (O, _, kh, kw) = x.shape, weight.shape
     windows = np.lib.stride_tricks.sliding_window_view(x, (kh, kw), axis=(2, 3))[:, :, ::down, ::right]
     h, w = windows.shape[2:4]
     rows = windows.transpose(0, 2, 3, 1, 4, 5).reshape(B * h * w, C * kh * kw)  # one row a window
@@ -30,7 +30,7 @@ def conv2d(x, weight, bias=None, stride=1):
         dy = dy.transpose(0, 2, 3, 1).reshape(B * h * w, O)
         dweight = (dy.T @ rows).reshape(weight.shape)
         dwindows = (dy @ filters).reshape(B, h, w, C, kh, kw).transpose(0, 3, 1, 2, 4, 5)  # (B, C, h, w, kh, kw)
-        dx = np.zeros(x.shape, dy.dtype)
+        dx = np.zeros((B, C, H, W), dy.dtype)
         if (down, right) == (kh, kw):  # no pixel is in two windows: the cut, undone
             tiles = dwindows.transpose(0, 1, 2, 4, 3, 5).reshape(B, C, h * kh, w * kw)
             dx[:, :, : h * kh, : w * kw] = tiles

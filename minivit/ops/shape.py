@@ -10,9 +10,10 @@ from .arithmetic import unbroadcast
 @differentiable
 def reshape(x, shape):
     """The numbers of x, in order, in another shape (one entry may be -1).  Backward: dx = dy in x's shape."""
+    before = x.shape
 
     def backward(dy):
-        return dy.reshape(x.shape)
+        return dy.reshape(before)
 
     return x.reshape(shape), backward
 
@@ -38,15 +39,16 @@ def transpose(x, axes=None):
 def getitem(x, index):
     """x[index]: integers, slices, None, ..., integer or boolean arrays.  Backward: dy is added where y came from."""
     parts = index if isinstance(index, tuple) else (index,)
-    repeats = any(isinstance(part, (list, np.ndarray)) for part in parts)  # an array may name an element twice
+    basic = (int, np.integer, slice, type(None), type(...))
+    once = all(isinstance(part, basic) for part in parts)  # whereas an array or a list may name an element twice
 
     def backward(dy):
         dx = np.zeros_like(x)
-        if repeats:
-            np.add.at(dx, index, dy)
-        else:
+        if once:
             dx[index] = dy
-        return (dx, None) if isinstance(index, np.ndarray) else dx
+        else:
+            np.add.at(dx, index, dy)
+        return dx, *(None for _ in parts)
 
     return x[index], backward
 
@@ -54,7 +56,7 @@ def getitem(x, index):
 @differentiable
 def concatenate(tensors, axis=0):
     """The tensors one behind the other along `axis`; their other axes agree.  Backward: dy cut at the seams."""
-    seams = np.cumsum([x.shape[axis] for x in tensors[:-1]])
+    seams = np.cumsum([x.shape[axis] for x in tensors])[:-1]
 
     def backward(dy):
         return tuple(np.split(dy, seams, axis))
@@ -72,6 +74,6 @@ def expand(x, shape):
     shape = tuple(x.shape[i - added] if n == -1 and i >= added else n for i, n in enumerate(shape))
 
     def backward(dy):
-        return unbroadcast(dy, x)
+        return unbroadcast(dy, x.shape)
 
     return np.broadcast_to(x, shape), backward

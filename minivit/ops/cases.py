@@ -1,0 +1,198 @@
+"""The gradient-check cases: every op on odd, unequal and size-1 shapes, with broadcasting and with every option.
+
+`minivit gradcheck` prints their table, and the tests check each of them. An op without a case is an error.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from .. import ops
+from ..autograd import REGISTRY
+from ..errors import MinivitError
+from ..gradcheck import compare
+
+
+class Case(NamedTuple):
+    """One call to check: fn's parameters are named as the op's arguments are; inputs(rng) draws their arrays."""
+
+    label: str
+    fn: Callable
+    inputs: Callable
+
+
+def normal(rng, shape):
+    """Standard normal numbers."""
+    return rng.standard_normal(shape)
+
+
+def positive(rng, shape):
+    """Numbers in [0.5, 2), where logarithms, roots, quotients and powers are smooth."""
+    return rng.uniform(0.5, 2, shape)
+
+
+def spaced(rng, shape):
+    """Numbers at least 0.125 from each other and from 0: far from the kinks of max and relu."""
+    n = math.prod(shape)
+    return (rng.permutation(n) - n // 2 + 0.5).reshape(shape) / 4
+
+
+def case(fn, *shapes, label=None, draw=normal, **options):
+    """The Case fn(*arrays of these shapes, **options)."""
+    label = ", ".join([label or fn.__name__, *map(str, shapes), *(f"{name}={options[name]}" for name in options)])
+    return Case(label, functools.partial(fn, **options), lambda rng: [draw(rng, shape) for shape in shapes])
+
+
+def _einsum(equation, *shapes):
+    def one(x):
+        return ops.einsum(equation, x)
+
+    def two(x, y):
+        return ops.einsum(equation, x, y)
+
+    return case(one if len(shapes) == 1 else two, *shapes, label=f'einsum "{equation}"')
+
+
+def _concatenate(*shapes, axis):
+    def three(x, y, z):
+        return ops.concatenate([x, y, z], axis)
+
+    return case(three, *shapes, label=f"concatenate, axis={axis}")
+
+
+_BROADCAST = [((2, 3), (2, 3)), ((3, 1), (2, 1, 5)), ((4, 1, 3), (3,)), ((), (2,)), ((1, 1), ())]
+_REDUCED = [((2, 3, 5), {}), ((2, 3, 5), {"axis": 1}), ((2, 3, 5), {"axis": (0, -1), "keepdims": True}), ((), {})]
+_REDUCED += [((1, 4), {"axis": 0}), ((3, 1), {"axis": -1, "keepdims": True})]
+_EVERYWHERE = [(3, 5), (1,), ()]  # shapes for the ops that work element by element
+
+CASES = {
+    **{op: [case(getattr(ops, op), *shapes) for shapes in _BROADCAST] for op in ("add", "subtract", "multiply")},
+    "divide": [case(ops.divide, *shapes, draw=positive) for shapes in _BROADCAST],
+    "power": [
+        *(case(ops.power, *shapes, draw=positive) for shapes in _BROADCAST),
+        *(case(ops.power, (2, 5), y=y) for y in (0, 1, 2, 3)),  # integer powers of negative numbers
+    ],
+    **{op: [case(getattr(ops, op), s) for s in _EVERYWHERE] for op in ("negative", "exp", "tanh", "gelu", "gelu_tanh")},
+    **{op: [case(getattr(ops, op), s, draw=positive) for s in _EVERYWHERE] for op in ("log", "sqrt")},
+    "relu": [case(ops.relu, shape, draw=spaced) for shape in _EVERYWHERE],
+    **{
+        op: [case(getattr(ops, op), shape, draw=spaced, **options) for shape, options in _REDUCED]
+        for op in ("sum", "mean", "max")
+    },
+    "reshape": [
+        case(ops.reshape, before, shape=after)
+        for before, after in (((2, 3, 5), (5, 6)), ((2, 3, 5), (3, -1, 1, 2)), ((1, 1), ()), ((), (-1,)))
+    ],
+    "transpose": [case(ops.transpose, (2, 3, 5), axes=axes) for axes in (None, (0, 2, 1), (2, 0, 1), (-1, 0, -2))],
+    "getitem": [
+        case(ops.getitem, (4, 1, 5), index=index)
+        for index in (
+            2,
+            (slice(None), 0, slice(None, None, -2)),
+            (..., None, -1),
+            [3, 0, 0, 3],
+            np.array([[1, 1], [-1, 3]]),
+            (slice(1, 3), np.zeros(2, int), np.array([4, 4])),
+            np.array([True, False, False, True]),
+            ((1, 1), 0),
+        )
+    ],
+    "concatenate": [
+        _concatenate((2, 3), (1, 3), (4, 3), axis=0),
+        _concatenate((2, 3, 1), (2, 1, 1), (2, 4, 1), axis=1),
+        _concatenate((2, 3), (2, 1), (2, 5), axis=-1),
+    ],
+    "expand": [
+        case(ops.expand, before, shape=after) for before, after in (((3, 1), (2, 3, 5)), ((1, 4), (3, -1)), ((), (2,)))
+    ],
+    "matmul": [
+        case(ops.matmul, *shapes)
+        for shapes in (
+            ((3, 4), (4, 5)),
+            ((2, 3, 4), (4, 1)),
+            ((3, 4), (2, 4, 5)),
+            ((2, 1, 3, 4), (5, 4, 1)),
+            ((4,), (4,)),
+            ((4,), (2, 4, 3)),
+            ((2, 3, 4), (4,)),
+            ((1, 1), (1, 1)),
+        )
+    ],
+    "einsum": [
+        _einsum("qhd,khd->qhk", (3, 2, 5), (4, 2, 5)),
+        _einsum("qhk,khd->qhd", (3, 2, 4), (4, 2, 5)),
+        _einsum("nhn,nhd->nhd", (3, 2, 3), (3, 2, 5)),  # the diagonal of the notebook's scores
+        _einsum("...qd,...kd->...qk", (2, 1, 3, 5), (4, 6, 5)),
+        _einsum("ij,jk->ik", (3, 1), (5, 4)),  # size 1 is stretched, and summed over
+        _einsum("ij,jk->ik", (3, 5), (1, 4)),
+        _einsum("aib,cj->ij", (2, 3, 4), (5, 1)),
+        _einsum("iij,jj->j", (3, 3, 4), (4, 4)),
+        _einsum("i,j", (3,), (4,)),
+        _einsum("i,i->", (3,), (3,)),
+        _einsum(",ij->ji", (), (2, 3)),
+        _einsum("ijk->kij", (2, 3, 4)),
+        _einsum("ii->i", (3, 3)),
+        _einsum("iijj", (3, 3, 2, 2)),
+        _einsum("i...j->...", (2, 3, 4)),
+    ],
+    "linear": [
+        case(ops.linear, (2, 3, 5), (4, 5), (4,)),
+        case(ops.linear, (3, 5), (1, 5)),
+        case(ops.linear, (5,), (4, 5), (4,)),
+        case(ops.linear, (1, 1), (1, 1), (1,)),
+    ],
+    "conv2d": [
+        case(ops.conv2d, (2, 3, 6, 4), (5, 3, 3, 2), (5,), stride=(3, 2)),  # patches
+        case(ops.conv2d, (2, 1, 8, 7), (2, 1, 3, 3), (2,), stride=3),  # patches that leave pixels over
+        case(ops.conv2d, (1, 2, 5, 7), (3, 2, 2, 3)),  # overlapping windows
+        case(ops.conv2d, (2, 2, 7, 6), (3, 2, 3, 2), (3,), stride=(2, 1)),
+        case(ops.conv2d, (1, 1, 5, 7), (2, 1, 1, 2), stride=3),  # gaps between the windows
+    ],
+    "layer_norm": [
+        case(ops.layer_norm, (2, 3, 5), (5,), (5,)),
+        case(ops.layer_norm, (4,), (4,), (4,), eps=0.5),
+        case(ops.layer_norm, (3, 1), (1,), (1,)),
+    ],
+    **{
+        op: [case(getattr(ops, op), shape, axis=axis) for shape, axis in (((2, 3, 5), -1), ((4, 1, 3), 0), ((3, 1), 1))]
+        for op in ("softmax", "log_softmax")
+    },
+    "dropout": [
+        case(ops.dropout, (4, 5), p=0.4, rng=1),
+        case(ops.dropout, (3,), p=1, rng=1),
+        case(ops.dropout, (3, 1), p=0.4, rng=1, training=False),
+    ],
+    "cross_entropy": [
+        case(ops.cross_entropy, (3, 5), labels=np.array([4, 0, 4])),
+        case(ops.cross_entropy, (4, 2), labels=np.array([1, 0, 0, 1]), label_smoothing=0.1),
+        case(ops.cross_entropy, (1, 3), labels=np.array([2]), label_smoothing=1.0),
+        case(ops.cross_entropy, (2, 1), labels=np.array([0, 0])),
+    ],
+    "scaled_dot_product_attention": [
+        case(ops.scaled_dot_product_attention, (2, 3, 5, 4), (2, 3, 6, 4), (2, 3, 6, 7)),
+        case(ops.scaled_dot_product_attention, (5, 3), (5, 3), (5, 3), dropout_p=0.4, rng=1),
+        case(ops.scaled_dot_product_attention, (2, 1, 3), (2, 4, 3), (2, 4, 1)),
+        case(ops.scaled_dot_product_attention, (1, 2, 1), (1, 1, 1), (1, 1, 2)),
+    ],
+}
+
+
+def table(rng=0):
+    """Check every op of minivit on all its cases: (op, argument, worst relative error) rows, in the registry's order.
+
+    The error is gradcheck's, with rtol=1e-6. MinivitError when an op has no case.
+    """
+    rng = np.random.default_rng(rng)
+    names = [name.rpartition(".")[2] for name in REGISTRY if name.startswith("minivit.")]
+    without = [name for name in names if name not in CASES]
+    if without:
+        raise MinivitError("gradcheck", f"no case for {', '.join(without)}.", hint="add one to minivit/ops/cases.py.")
+    rows = {}
+    for name in names:
+        for each in CASES[name]:
+            for found in compare(each.fn, *each.inputs(rng), rtol=1e-6, rng=rng):
+                rows[name, found.argument] = max(found.worst, rows.get((name, found.argument), 0.0))
+    return [(*key, worst) for key, worst in rows.items()]

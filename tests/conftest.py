@@ -1,0 +1,28 @@
+"""What all tests share."""
+
+import numpy as np
+import pytest
+
+from minivit import Tensor
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def assert_same():
+    """assert_same(fused, composed, *arrays): both functions give the same value and the same gradients, in float64."""
+
+    def check(fused, composed, *arrays, tolerance=1e-12):
+        results = []
+        for fn in (fused, composed):
+            tensors = [Tensor(np.array(x, dtype=np.float64), requires_grad=True) for x in arrays]
+            value = fn(*tensors)
+            value.backward(np.random.default_rng(1).standard_normal(value.shape))
+            results.append([value.data, *(t.grad for t in tensors)])
+        for one, other in zip(*results, strict=True):
+            np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance * max(1, abs(other).max()))
+
+    return check

@@ -1,0 +1,149 @@
+"""Attention, twice: the fused and tiled one equals the readable one, and holds no T x T matrix for all heads."""
+
+import math
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from minivit import Tensor, gradcheck, ops
+from minivit.errors import MinivitError, ShapeError
+
+ROOM = sys.modules["minivit.ops.attention"]  # ops.attention is the function
+
+
+def drawn(rng, leading, queries, keys, size, value_size=None):
+    shapes = (queries, size), (keys, size), (keys, value_size or size)
+    return [rng.standard_normal((*leading, *shape)) for shape in shapes]
+
+
+@pytest.fixture(params=[2**20, 70, 20, 1], ids=lambda tile: f"tile {tile}")
+def tile(request, monkeypatch):
+    """All heads at once; three heads of 4 x 5 and of 23 scores; a few queries; a single query."""
+    monkeypatch.setattr(ROOM, "TILE", request.param)
+    return request.param
+
+
+SHAPES = {
+    "one head": ((), 4, 5, 3),
+    "heads": ((7,), 4, 5, 3),
+    "batch and heads": ((2, 3), 4, 5, 3, 2),
+    "queries are many": ((3,), 11, 6, 2, 5),
+    "keys are many": ((2, 2), 3, 23, 4),
+    "one token": ((2, 3), 1, 1, 4),
+    "size 1": ((1, 1), 5, 7, 1),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_fused_is_readable(shape, tile, rng, assert_same):
+    arrays = drawn(rng, *shape)
+    assert_same(ops.scaled_dot_product_attention, lambda q, k, v: ops.attention(q, k, v)[0], *arrays)
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_the_gradient_with_dropout(shape, tile, rng):
+    q, k, v = drawn(rng, *shape)
+
+    def dropped(q, k, v):
+        return ops.scaled_dot_product_attention(q, k, v, 0.4, 3)
+
+    assert gradcheck(dropped, q, k, v, directions=3, rtol=1e-6)
+
+
+def test_the_tiles_cover_every_score_once(tile):
+    for heads, queries, keys in ((1, 1, 1), (7, 4, 5), (3, 11, 6), (4, 3, 23)):
+        covered = np.zeros((heads, queries), int)
+        for rows in ROOM._tiles(heads, queries, keys):
+            covered[rows] += 1
+            assert covered[rows].size * keys <= max(tile, keys)
+        assert (covered == 1).all()
+
+
+def test_the_formula_by_hand(rng):
+    q, k, v = drawn(rng, (2,), 3, 4, 5)
+    context, probabilities = ops.attention(q, k, v)
+    exponentials = np.exp(q @ k.transpose(0, 2, 1) / math.sqrt(5))
+    expected = exponentials / exponentials.sum(-1, keepdims=True)
+    np.testing.assert_allclose(probabilities.data, expected, rtol=1e-13)
+    np.testing.assert_allclose(context.data, expected @ v, rtol=1e-12)
+
+
+def test_large_scores_do_not_overflow(tile):
+    q = np.array([[300.0, 0], [0, 300]], np.float32)
+    for y in (ops.scaled_dot_product_attention(q, q, q), ops.attention(q, q, q)[0]):
+        np.testing.assert_array_equal(y.data, q)
+
+
+def test_dropout_drops_probabilities_and_scales_the_rest(tile):
+    keys = 40
+    q, k, v = np.zeros((3, 50, 2)), np.zeros((3, keys, 2)), np.broadcast_to(np.eye(keys), (3, keys, keys))
+    y = ops.scaled_dot_product_attention(q, k, v, 0.25, 0).data  # v = 1 shows the probabilities themselves
+    kept = y != 0
+    np.testing.assert_allclose(y[kept], 1 / keys / 0.75, rtol=1e-6)
+    assert abs(kept.mean() - 0.75) < 0.03
+    assert len(np.unique(kept.reshape(-1, keys), axis=0)) == 150  # no two queries lose the same keys
+    again, other = (ops.scaled_dot_product_attention(q, k, v, 0.25, seed).data for seed in (0, 1))
+    np.testing.assert_array_equal(again, y)
+    assert (other != y).any()
+
+
+def test_readable_attention_with_dropout_and_a_head_mask(rng):
+    arrays = drawn(rng, (2, 3), 4, 5, 2)
+    mask = np.array([1.0, 0.0, 0.5]).reshape(3, 1, 1)
+
+    def masked(q, k, v, mask):
+        return ops.attention(q, k, v, head_mask=mask)[0]
+
+    assert gradcheck(masked, *arrays, mask, rtol=1e-6)
+    assert gradcheck(lambda q, k, v: ops.attention(q, k, v, 0.4, 3)[1], *arrays, directions=3, rtol=1e-6)
+    context = ops.attention(*arrays)[0].data
+    np.testing.assert_allclose(masked(*arrays, mask).data, context * mask, rtol=1e-13)
+
+
+def test_memory_stays_below_half_of_all_scores():
+    T, heads, d = 1500, 4, 8
+    q, k, v = (Tensor(np.ones((1, heads, T, d), np.float32), requires_grad=True) for _ in range(3))
+    tracemalloc.start()
+    try:
+        y = ops.scaled_dot_product_attention(q, k, v)
+        forward = tracemalloc.get_traced_memory()[1]
+        y.sum().backward()
+        both = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    all_scores = heads * T * T * 4
+    assert forward < all_scores / 2 and both < all_scores / 2
+
+
+@pytest.mark.parametrize("op", [ops.attention, ops.scaled_dot_product_attention])
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        [(4, 3), (5, 2), (5, 3)],  # d differs
+        [(4, 3), (5, 3), (4, 3)],  # keys without values
+        [(2, 4, 3), (5, 3), (5, 3)],  # heads on one side only
+        [(2, 4, 3), (1, 5, 3), (1, 5, 3)],
+        [(3,), (3,), (3,)],
+    ],
+)
+def test_what_does_not_fit(op, shapes):
+    q, k, v = map(np.ones, shapes)
+    with pytest.raises(ShapeError, match=r"attention: q \(.*\) do not fit(?s:.*)leading axes(?s:.*)split the heads"):
+        op(q, k, v)
+
+
+@pytest.mark.parametrize("op", [ops.attention, ops.scaled_dot_product_attention])
+def test_dropout_is_a_probability(op):
+    with pytest.raises(MinivitError, match=r"dropout: p=1\.5 is not a probability"):
+        op(*[np.ones((2, 3))] * 3, 1.5, 0)
+
+
+@pytest.mark.parametrize("shape", [((2, 0), 4, 5, 3, 2), ((3,), 0, 5, 3)], ids=["no heads", "no queries"])
+def test_nothing_to_attend_from(shape, rng):
+    q, k, v = (Tensor(x, requires_grad=True) for x in drawn(rng, *shape))
+    y = ops.scaled_dot_product_attention(q, k, v)
+    y.sum().backward()
+    assert y.shape == ops.attention(q, k, v)[0].shape == (*q.shape[:-1], v.shape[-1])
+    assert not k.grad.any() and not v.grad.any()

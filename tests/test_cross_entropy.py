@@ -1,0 +1,64 @@
+"""cross_entropy: the formula, its extremes, label smoothing, and labels that are none."""
+
+import numpy as np
+import pytest
+
+from minivit import Tensor, ops
+from minivit.errors import ShapeError
+
+LABELS = np.array([4, 0, 4])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+def test_fused_is_composed(smoothing, rng, assert_same):
+    def composed(logits):
+        log_p = ops.log_softmax(logits)
+        return -(log_p[np.arange(3), LABELS].mean() * (1 - smoothing) + log_p.mean() * smoothing)
+
+    assert_same(lambda x: ops.cross_entropy(x, LABELS, smoothing), composed, rng.standard_normal((3, 5)))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_knowing_nothing_costs_the_logarithm_of_the_number_of_classes(dtype):
+    loss = ops.cross_entropy(np.full((2, 7), 3, dtype), [1, 6])
+    assert loss.shape == () and loss.dtype == dtype
+    assert loss.item() == pytest.approx(np.log(7), rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_large_logits_do_not_overflow(dtype):
+    logits = Tensor(np.array([[1e4, 0, -1e4]], dtype), requires_grad=True)
+    assert ops.cross_entropy(logits, [0]).item() == 0
+    loss = ops.cross_entropy(logits, [2])
+    assert loss.item() == 2e4
+    loss.backward()
+    np.testing.assert_array_equal(logits.grad, [[1, 0, -1]])
+
+
+@pytest.mark.parametrize("labels", [LABELS.astype(np.uint8), LABELS.tolist(), tuple(LABELS), Tensor(LABELS)])
+def test_labels_of_any_integer_kind(labels, rng):
+    logits = Tensor(rng.standard_normal((3, 5)), requires_grad=True)
+    loss = ops.cross_entropy(logits, labels)
+    assert loss.item() == ops.cross_entropy(logits, LABELS).item()
+    loss.backward()
+    np.testing.assert_allclose(logits.grad, (ops.softmax(logits).data - np.eye(5)[LABELS]) / 3, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("shape", "labels", "smoothing", "message"),
+    [
+        ((3, 5), [0, 1], 0, r"logits \(3, 5\) and labels \(2,\) do not fit(?s:.*)logits \(B, K\) and labels \(B,\)"),
+        ((3, 5), np.zeros((3, 5), int), 0, r"logits \(3, 5\) and labels \(3, 5\) do not fit"),
+        ((5,), 1, 0, r"logits \(5,\) and labels \(\) do not fit"),
+        ((0, 5), np.zeros(0, int), 0, "at least one example"),
+        ((3, 5), [0.0, 1.0, 2.0], 0, r"labels are float64(?s:.*)class numbers: integers(?s:.*)np\.int64"),
+        ((3, 5), [True, False, True], 0, "labels are bool"),
+        ((3, 5), [0, 5, -1], 0, r"labels\[1\] = 5 is no class \(2 of 3 labels are not\)(?s:.*)have K = 5 classes"),
+        ((3, 5), [0, 4, -1], 0, r"labels\[2\] = -1 is no class \(1 of 3 labels are not\)"),
+        ((3, 5), LABELS, 1.5, r"label_smoothing=1.5(?s:.*)0 <= label_smoothing <= 1"),
+        ((3, 5), LABELS, -0.1, "label_smoothing=-0.1"),
+    ],
+)
+def test_what_is_wrong_with_labels(shape, labels, smoothing, message):
+    with pytest.raises(ShapeError, match=message):
+        ops.cross_entropy(np.zeros(shape), labels, smoothing)
