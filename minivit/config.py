@@ -1,17 +1,19 @@
 """The config: every size and switch of a Vision Transformer, checked when it is made."""
 
+import copy
 import json
+import reprlib
 from pathlib import Path
 
 import numpy as np
 
-from .errors import MinivitError, ShapeError
+from .errors import FileError, MinivitError, ShapeError
 from .nn import ACTIVATIONS
 
 
 def to_2tuple(x):
     """(x, x) for a number; a pair (height, width) stays as it is."""
-    if np.ndim(x) == 0:
+    if not (isinstance(x, (tuple, list)) or np.ndim(x)):
         return (x, x)
     if len(x) != 2:
         raise ShapeError("to_2tuple", f"{x!r} is neither a number nor a pair (height, width).")
@@ -22,8 +24,9 @@ class ViTConfig:
     """Every size and switch of a Vision Transformer, with the defaults of ViT-Base/16.
 
     image_size and patch_size are numbers or pairs (height, width), in pixels. The classes are given by their names,
-    id2label {0: "cat", ...} (label2id is its inverse), or only counted by num_labels. Unknown keys are kept as
-    attributes and written back, so that a config from the hub loses nothing.
+    id2label {0: "cat", ...} (label2id is its inverse), or only counted by num_labels. pruned_heads {layer: [heads]}
+    are left out of the model. Unknown keys are kept as attributes and written back, so that a config from the hub
+    loses nothing. MinivitError when a field holds what it cannot.
     Source: transformers' ViTConfig.
     """
 
@@ -51,6 +54,7 @@ class ViTConfig:
         pooler_act="tanh",
         pooler_output_size=None,
         encoder_stride=16,
+        pruned_heads=None,
         **kwargs,
     ):
         self.hidden_size = hidden_size
@@ -70,14 +74,13 @@ class ViTConfig:
         self.pooler_act = pooler_act
         self.pooler_output_size = hidden_size if pooler_output_size is None else pooler_output_size
         self.encoder_stride = encoder_stride
-        if id2label is None:
-            self.num_labels = 2 if num_labels is None else num_labels
-        else:
-            self.id2label = {int(number): name for number, name in id2label.items()}
-            self.label2id = label2id or {name: number for number, name in self.id2label.items()}
-        kwargs.pop("model_type", None)
+        self.pruned_heads = pruned_heads or {}
+        self._name_labels(num_labels, id2label, label2id)
+        if kwargs.pop("model_type", self.model_type) != self.model_type:
+            raise MinivitError("ViTConfig", "these are the fields of another model.", rule='model_type is "vit".')
         self.__dict__.update(kwargs)
-        self._validate(num_labels)
+        self._validate()
+        self._plain()
 
     @property
     def num_labels(self):
@@ -86,33 +89,76 @@ class ViTConfig:
 
     @num_labels.setter
     def num_labels(self, count):
-        _check_whole("num_labels", count)
+        check_whole("ViTConfig", "num_labels", count)
         self.id2label = {number: f"LABEL_{number}" for number in range(count)}
         self.label2id = {name: number for number, name in self.id2label.items()}
 
-    def _validate(self, num_labels):
-        for name in ("hidden_size", "num_attention_heads", "intermediate_size", "num_channels", "pooler_output_size"):
-            _check_whole(name, getattr(self, name))
-        _check_whole("num_hidden_layers", self.num_hidden_layers, least=0)
+    def _name_labels(self, num_labels, id2label, label2id):
+        """Set id2label and label2id from whichever of the three was given; refuse them when they disagree."""
+        if id2label is None and label2id is None:
+            self.num_labels = 2 if num_labels is None else num_labels
+            return
+        try:
+            if id2label is None:
+                id2label = {number: name for name, number in label2id.items()}
+            # in JSON the numbers are text
+            self.id2label = dict(sorted((int(str(number)), name) for number, name in id2label.items()))
+            names = list(self.id2label.values())
+            self.label2id = {name: number for number, name in self.id2label.items()}
+            if label2id:  # kept as it is, since two classes may share a name: ImageNet has two kinds of crane
+                self.label2id = {name: int(str(number)) for name, number in label2id.items()}
+            agree = (
+                list(self.id2label) == list(range(len(names)))
+                and all(isinstance(name, str) for name in names)
+                and self.label2id.keys() == set(names)
+                and all(self.id2label.get(number) == name for name, number in self.label2id.items())
+                and names != []
+                and num_labels in (None, len(names))
+            )
+        except (AttributeError, TypeError, ValueError):
+            agree = False
+        if not agree:
+            came = {"id2label": id2label, "label2id": label2id, "num_labels": num_labels}
+            raise MinivitError(
+                "ViTConfig",
+                "the classes do not agree: " + ", ".join(f"{name}={reprlib.repr(x)}" for name, x in came.items()) + ".",
+                rule='id2label is {0: "cat", 1: "dog", ...}, label2id its inverse, and num_labels their count.',
+                hint="give id2label alone; the other two follow from it.",
+            )
+
+    def _validate(self):
         check_heads("ViTConfig", self.hidden_size, self.num_attention_heads)
+        for name in ("intermediate_size", "num_channels", "pooler_output_size", "encoder_stride"):
+            check_whole("ViTConfig", name, getattr(self, name))
+        check_whole("ViTConfig", "num_hidden_layers", self.num_hidden_layers, least=0, most=2**12)
         check_patches("ViTConfig", self.image_size, self.patch_size)
         for name in ("hidden_act", "pooler_act"):
-            if getattr(self, name) not in ACTIVATIONS:
+            if not (isinstance(getattr(self, name), str) and getattr(self, name) in ACTIVATIONS):
                 known = ", ".join(ACTIVATIONS)
                 raise MinivitError("ViTConfig", f"{name}={getattr(self, name)!r} is not known.", rule=f"one of {known}")
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise MinivitError("ViTConfig", f"{name}={getattr(self, name)} is no probability.", rule="0 to 1")
+            _check_number(name, getattr(self, name), 1, "a probability, 0 to 1")
         for name in ("initializer_range", "layer_norm_eps"):
-            if not getattr(self, name) >= 0:
-                raise MinivitError("ViTConfig", f"{name}={getattr(self, name)}.", rule="it is not negative.")
-        if sorted(self.id2label) != list(range(len(self.id2label))) or num_labels not in (None, self.num_labels):
+            _check_number(name, getattr(self, name), np.finfo(np.float32).max, "a finite number, not negative")
+        for name in ("is_encoder_decoder", "qkv_bias"):
+            if not isinstance(getattr(self, name), (bool, np.bool_)):
+                raise MinivitError("ViTConfig", f"{name}={getattr(self, name)!r}.", rule=f"{name} is True or False.")
+
+    def _plain(self):
+        """Python's own numbers and tuples in place of NumPy's numbers, lists and JSON's text keys."""
+        for name, value in vars(self).items():
+            if isinstance(value, np.generic):
+                setattr(self, name, value.item())
+        for name in ("image_size", "patch_size"):
+            if np.ndim(getattr(self, name)):
+                setattr(self, name, tuple(int(pixels) for pixels in getattr(self, name)))
+        try:
+            pruned = {int(layer): sorted(int(head) for head in heads) for layer, heads in self.pruned_heads.items()}
+        except (AttributeError, TypeError, ValueError) as error:
             raise MinivitError(
-                "ViTConfig",
-                f"id2label numbers its classes {sorted(self.id2label)}, and num_labels={num_labels}.",
-                rule="classes are numbered 0, 1, ... num_labels - 1.",
-                hint="give id2label alone; num_labels follows from it.",
-            )
+                "ViTConfig", f"pruned_heads={self.pruned_heads!r}.", rule="{layer: [heads]}, all of them numbers."
+            ) from error
+        self.pruned_heads = pruned
 
     @classmethod
     def tiny(cls, **kwargs):
@@ -142,33 +188,56 @@ class ViTConfig:
         return cls(**sizes | {"patch_size": 14} | kwargs)
 
     def to_dict(self):
-        """Every field and every kept key, ready for JSON."""
-        return {"model_type": self.model_type} | vars(self)
+        """A copy of every field and every kept key, ready for JSON."""
+        return {"model_type": self.model_type} | copy.deepcopy(vars(self))
 
     @classmethod
     def from_dict(cls, fields, **kwargs):
         """The config of to_dict(), with the fields in kwargs set anew."""
-        if "num_labels" in kwargs or "id2label" in kwargs:  # the names of other classes do not hold any longer
-            fields = {key: value for key, value in fields.items() if key not in ("id2label", "label2id", "num_labels")}
+        if not isinstance(fields, dict):
+            raise MinivitError("ViTConfig", f"a config is a dict of fields, not a {type(fields).__name__}.")
+        labels = {"num_labels", "id2label", "label2id"}
+        given = {key: kwargs[key] for key in labels & kwargs.keys()}
+        before = cls(**{key: fields[key] for key in labels & fields.keys()})
+        if given and given != {"num_labels": before.num_labels}:  # the names of other classes do not hold any longer
+            fields = {key: value for key, value in fields.items() if key not in labels}
         return cls(**fields | kwargs)
 
     def to_json_string(self):
         """The config as JSON text."""
-        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+        try:
+            return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+        except (TypeError, ValueError) as error:
+            raise MinivitError("ViTConfig", f"cannot be written as JSON: {error}.") from error
 
     @classmethod
     def from_json_string(cls, text):
         """The config that to_json_string() wrote."""
-        return cls.from_dict(json.loads(text))
+        try:
+            fields = json.loads(text)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise MinivitError("ViTConfig", f"this text cannot be read as JSON: {error}") from error
+        return cls.from_dict(fields)
 
     def to_json_file(self, path):
-        """Write the config to a JSON file."""
-        Path(path).write_text(self.to_json_string(), encoding="utf-8")
+        """Write the config to a JSON file. FileError if that cannot be."""
+        text = self.to_json_string()
+        try:
+            Path(path).write_text(text, encoding="utf-8", newline="\n")
+        except OSError as error:
+            raise FileError(path, f"cannot be written: {error}") from error
 
     @classmethod
     def from_json_file(cls, path):
-        """Read the config of a JSON file."""
-        return cls.from_json_string(Path(path).read_text(encoding="utf-8"))
+        """Read the config of a JSON file. FileError if it is missing or not text, MinivitError if it is no config."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise FileError(path, f"cannot be read: {error}") from error
+        try:
+            return cls.from_json_string(text)
+        except MinivitError as error:
+            raise FileError(path, f"holds no config. {error}") from error
 
     def __eq__(self, other):
         return isinstance(other, ViTConfig) and self.to_dict() == other.to_dict()
@@ -176,35 +245,43 @@ class ViTConfig:
     __hash__ = None
 
     def __repr__(self):
-        return f"ViTConfig {self.to_json_string()}"
+        return f"ViTConfig {json.dumps(self.to_dict(), indent=2, sort_keys=True, default=repr)}"
 
 
-def _check_whole(name, value, least=1):
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise MinivitError("ViTConfig", f"{name}={value!r}.", rule=f"{name} is a whole number, {least} or more.")
+def check_whole(where, name, value, least=1, most=2**20):
+    """Refuse what is no whole number from `least` to `most`."""
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not (whole and least <= value <= most):  # a damaged config must not ask for more than any memory
+        raise MinivitError(where, f"{name}={value!r}.", rule=f"{name} is a whole number, {least} to {most}.")
+
+
+def _check_number(name, value, most, rule):
+    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not (number and 0 <= value <= most):
+        raise MinivitError("ViTConfig", f"{name}={value!r}.", rule=f"{name} is {rule}.")
 
 
 def check_heads(where, hidden_size, heads):
     """Refuse a hidden size that the heads do not share evenly."""
+    check_whole(where, "hidden_size", hidden_size)
+    check_whole(where, "num_attention_heads", heads)
     left = hidden_size % heads
     if left:
         sizes = " or ".join(str(size) for size in (hidden_size - left, hidden_size - left + heads) if size)
-        *divisors, last = [n for n in range(1, hidden_size + 1) if hidden_size % n == 0]
+        divisors = ", ".join(str(n) for n in range(1, min(hidden_size, 100) + 1) if hidden_size % n == 0)
         raise ShapeError(
             where,
             f"hidden_size={hidden_size} cannot be split over num_attention_heads={heads}.",
             rule=f"hidden_size % num_attention_heads == 0, but {hidden_size} % {heads} = {left}",
-            hint=f"use hidden_size {sizes}, or {', '.join(map(str, divisors))} or {last} heads.",
+            hint=f"use hidden_size {sizes}, or {' or '.join(divisors.rsplit(', ', 1))} heads.",
         )
 
 
 def check_patches(where, image_size, patch_size):
     """Refuse patches that do not fill the image."""
-    for side, pixels, patch in zip(
-        ("height", "width"), to_2tuple(image_size), to_2tuple(patch_size), strict=True
-    ):
-        _check_whole("patch_size", patch)
-        _check_whole("image_size", pixels)
+    for side, pixels, patch in zip(("height", "width"), to_2tuple(image_size), to_2tuple(patch_size), strict=True):
+        check_whole(where, "patch_size", patch)
+        check_whole(where, "image_size", pixels)
         left = pixels % patch
         if left:
             sizes = " or ".join(str(size) for size in (pixels - left, pixels - left + patch) if size)

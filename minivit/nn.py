@@ -57,7 +57,9 @@ def normal(shape, std, rng):
 
 def uniform(shape, bound, rng):
     """A float32 Parameter drawn evenly from -bound to bound."""
-    return constant(shape, 0) if _meta else Parameter(rng.uniform(-bound, bound, shape).astype(np.float32))
+    if _meta:
+        return constant(shape, 0)
+    return Parameter(np.random.default_rng(rng).uniform(-bound, bound, shape).astype(np.float32))
 
 
 def constant(shape, value):
@@ -116,11 +118,12 @@ class Module:
         """
         parameters = dict(self.named_parameters())
         shapes = {name: parameter.shape for name, parameter in parameters.items()}
-        given = {name: np.shape(array) for name, array in state_dict.items()}
+        tensors = {name: x if isinstance(x, Tensor) else Tensor(x) for name, x in state_dict.items()}
+        given = {name: x.shape for name, x in tensors.items()}
         missing, unexpected = check_names(shapes, given, type(self).__name__, strict)
         for name, parameter in parameters.items():
-            if name in state_dict:
-                parameter.data = np.array(state_dict[name], parameter.dtype, copy=None if assign else True)
+            if name in tensors:
+                parameter.data = np.array(tensors[name].data, parameter.dtype, copy=None if assign else True)
         return missing, unexpected
 
     def train(self, mode=True):
@@ -140,8 +143,8 @@ class Module:
 
     def to(self, dtype):
         """Convert every parameter to float32 or float64. Returns the module."""
-        if np.dtype(dtype) not in (np.float32, np.float64):
-            raise MinivitError(f"{type(self).__name__}.to", f"{np.dtype(dtype)} is not float32 or float64.")
+        if dtype not in (np.float32, np.float64, "float32", "float64"):
+            raise MinivitError(f"{type(self).__name__}.to", f"{dtype!r} is not float32 or float64.")
         for parameter in self.parameters():
             parameter.data, parameter.grad = parameter.data.astype(dtype, copy=False), None
         return self
@@ -251,6 +254,10 @@ class ModuleList(Module):
 
     def __init__(self, modules=()):
         for number, module in enumerate(modules):
+            if not isinstance(module, Module):
+                raise MinivitError(
+                    type(self).__name__, f"entry {number} is {module!r}.", rule="entries are Modules, as nn.GELU() is."
+                )
             setattr(self, str(number), module)
 
     def __getitem__(self, index):

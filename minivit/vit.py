@@ -5,6 +5,7 @@ d = D / h head size, F MLP size, K classes; q and k index query and key tokens.
 Sources: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words"; the classes follow transformers' modeling_vit.py.
 """
 
+import copy
 import warnings
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from . import checkpoint, nn, ops
 from .autograd import Tensor
-from .config import ViTConfig, check_heads, check_patches, to_2tuple
+from .config import ViTConfig, check_heads, check_patches, check_whole, to_2tuple
 from .errors import MinivitError, ShapeError
 
 
@@ -25,6 +26,8 @@ class PatchEmbeddings(nn.Module):
 
     def __init__(self, image_size=224, patch_size=16, num_channels=3, embed_dim=768, std=None, rng=0):
         check_patches("PatchEmbeddings", image_size, patch_size)
+        check_whole("PatchEmbeddings", "num_channels", num_channels)
+        check_whole("PatchEmbeddings", "embed_dim", embed_dim)
         self.image_size, self.patch_size = to_2tuple(image_size), to_2tuple(patch_size)
         self.num_channels = num_channels
         self.grid = tuple(size // patch for size, patch in zip(self.image_size, self.patch_size, strict=True))
@@ -41,13 +44,13 @@ class PatchEmbeddings(nn.Module):
         """The pixels as they are, or an array of them in the dtype of the weights; refused with the reason."""
         dtype = self.projection.weight.dtype
         if not isinstance(pixel_values, Tensor):
-            pixel_values = np.asarray(pixel_values)
+            pixel_values = Tensor(pixel_values).data
         where = type(self).__name__
-        if pixel_values.ndim != 4:
+        if pixel_values.ndim != 4 or not len(pixel_values):
             raise ShapeError(
                 where,
                 f"pixel_values have shape {pixel_values.shape}.",
-                rule="pixel_values are (B, C, H, W): a batch of images, channels first.",
+                rule="pixel_values are (B, C, H, W): a batch of one image or more, channels first.",
                 hint="make a batch of one image with pixel_values[None].",
             )
         _, C, height, width = pixel_values.shape
@@ -65,7 +68,6 @@ class PatchEmbeddings(nn.Module):
                 rule="each position embedding belongs to one patch of the configured image_size.",
                 hint="resize with images.pixel_values(photo, size=...), or pass interpolate_pos_encoding=True.",
             )
-        check_patches(where, (height, width), self.patch_size)
         if pixel_values.dtype.kind != "f" or (isinstance(pixel_values, Tensor) and pixel_values.dtype != dtype):
             raise ShapeError(
                 where,
@@ -73,9 +75,12 @@ class PatchEmbeddings(nn.Module):
                 rule="pixel_values are floating-point numbers, about -1 to 1; a Tensor has the dtype of the weights.",
                 hint="images.pixel_values(photo) scales a photo; model.to(np.float64) converts the weights.",
             )
+        if not isinstance(pixel_values, Tensor):
+            with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, refused below
+                pixel_values = pixel_values.astype(dtype, copy=False)
         if not np.isfinite(np.asarray(pixel_values)).all():
             raise ShapeError(where, "pixel_values hold NaN or infinity.", hint="look at the photo and its scaling.")
-        return pixel_values if isinstance(pixel_values, Tensor) else pixel_values.astype(dtype, copy=False)
+        return pixel_values
 
 
 def interpolate_positions(positions, old_grid, new_grid):
@@ -85,9 +90,7 @@ def interpolate_positions(positions, old_grid, new_grid):
     Source: as torch.nn.functional.interpolate(mode="bicubic", align_corners=False) does it.
     """
     (rows, columns), D = old_grid, positions.shape[-1]
-    down, across = (
-        _bicubic(old, new).astype(positions.dtype) for old, new in zip(old_grid, new_grid, strict=True)
-    )
+    down, across = (_bicubic(old, new).astype(positions.dtype) for old, new in zip(old_grid, new_grid, strict=True))
     grid = positions[0, 1:].reshape(rows, columns, D)
     grid = ops.einsum("xc,ycd->yxd", across, ops.einsum("yr,rcd->ycd", down, grid))  # (rows', columns', D)
     return ops.concatenate([positions[:, :1], grid.reshape(1, -1, D)], axis=1)  # (1, T, D)
@@ -125,9 +128,10 @@ class ViTEmbeddings(nn.Module):
         cls = self.cls_token.expand(patches.shape[0], -1, -1)  # (B, 1, D)
         tokens = ops.concatenate([cls, patches], axis=1)  # (B, T, D)
         positions = self.position_embeddings
-        if interpolate_pos_encoding and pixel_values.shape[2:] != self.patch_embeddings.image_size:
+        H, W = np.shape(pixel_values)[2:]
+        if (H, W) != self.patch_embeddings.image_size:
             P = self.patch_embeddings.patch_size
-            new_grid = (pixel_values.shape[2] // P[0], pixel_values.shape[3] // P[1])
+            new_grid = (H // P[0], W // P[1])
             positions = interpolate_positions(positions, self.patch_embeddings.grid, new_grid)
         return self.dropout(tokens + positions)
 
@@ -162,7 +166,8 @@ class ViTSelfAttention(nn.Module):
             context, probabilities = ops.attention(q, k, v, p, self.dropout.rng, head_mask)
         else:  # the same context, without ever holding the probabilities of all heads
             context, probabilities = ops.scaled_dot_product_attention(q, k, v, p, self.dropout.rng), None
-        context = context.transpose(0, 2, 1, 3).reshape(B, T, -1)  # (B, T, h * d)
+        context = context.transpose(0, 2, 1, 3)  # (B, T, h, d)
+        context = context.reshape(B, T, len(self.value.weight))  # (B, T, h * d)
         return context, probabilities if output_attentions else None
 
 
@@ -187,20 +192,25 @@ class ViTAttention(nn.Module):
         self.pruned_heads = set()
         self._all_heads = range(config.num_attention_heads)
 
+    def known_heads(self, heads):
+        """The set of these heads; MinivitError if they are no numbers of heads of the unpruned model."""
+        unknown = [head for head in heads if head not in self._all_heads] if np.iterable(heads) else [heads]
+        if unknown:
+            raise MinivitError(
+                "prune_heads",
+                f"there is no head {unknown[0]!r}." if np.iterable(heads) else f"heads={heads!r} is not a list.",
+                rule=f"a list of heads, which are numbered 0 to {len(self._all_heads) - 1}.",
+            )
+        return {int(head) for head in heads}
+
     def prune_heads(self, heads):
         """Cut heads away for good: their rows of query, key and value, their columns of the output matrix.
 
         heads: numbers as in the unpruned model; those already cut are passed over.
         """
-        unknown = set(heads) - set(self._all_heads)
-        if unknown:
-            raise MinivitError(
-                "ViTAttention.prune_heads",
-                f"there is no head {sorted(unknown)[0]}.",
-                rule=f"heads are numbered 0 to {len(self._all_heads) - 1}.",
-            )
+        heads = self.known_heads(heads)
         here = [head for head in self._all_heads if head not in self.pruned_heads]
-        kept = [place for place, head in enumerate(here) if head not in set(heads)]
+        kept = [place for place, head in enumerate(here) if head not in heads]
         d = self.attention.attention_head_size
         rows = [place * d + i for place in kept for i in range(d)]
         for layer in (self.attention.query, self.attention.key, self.attention.value):
@@ -210,7 +220,7 @@ class ViTAttention(nn.Module):
         weight = self.output.dense.weight
         weight.data, weight.grad = weight.data[:, rows], None
         self.attention.num_attention_heads = len(kept)
-        self.pruned_heads |= set(heads)
+        self.pruned_heads |= heads
 
     def forward(self, hidden_states, head_mask=None, output_attentions=False):
         context, probabilities = self.attention(hidden_states, head_mask, output_attentions)
@@ -322,14 +332,16 @@ class PreTrainedModel(nn.Module):
 
     def prune_heads(self, heads_to_prune):
         """Cut heads away for good: {layer: [heads]}, numbered as in the unpruned model."""
-        layers = getattr(self, "vit", self).encoder.layer
-        for number, heads in heads_to_prune.items():
-            if not 0 <= int(number) < len(layers):
+        layers = dict(enumerate(getattr(self, "vit", self).encoder.layer))
+        for number, heads in heads_to_prune.items():  # all refused before any is cut
+            if number not in layers:
                 raise MinivitError(
-                    "prune_heads", f"there is no layer {number}.", rule=f"layers are numbered 0 to {len(layers) - 1}."
+                    "prune_heads", f"there is no layer {number!r}.", rule=f"layers are numbered 0 to {len(layers) - 1}."
                 )
-            layers[int(number)].attention.prune_heads(heads)
-        pruned = {i: sorted(layer.attention.pruned_heads) for i, layer in enumerate(layers)}
+            layers[number].attention.known_heads(heads)
+        for number, heads in heads_to_prune.items():
+            layers[number].attention.prune_heads(heads)
+        pruned = {i: sorted(layer.attention.pruned_heads) for i, layer in layers.items()}
         self.config.pruned_heads = {i: heads for i, heads in pruned.items() if heads}
 
     def save_pretrained(self, folder):
@@ -369,12 +381,12 @@ class ViTModel(PreTrainedModel):
 
     def __init__(self, config, add_pooling_layer=True, rng=0):
         rng = np.random.default_rng(rng)
-        self.config = config
+        self.config = copy.deepcopy(config)  # prune_heads writes to it
         self.embeddings = ViTEmbeddings(config, rng)
         self.encoder = ViTEncoder(config, rng)
         self.layernorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.pooler = ViTPooler(config, rng) if add_pooling_layer else None
-        self.prune_heads(getattr(config, "pruned_heads", {}))
+        self.prune_heads(config.pruned_heads)
 
     @staticmethod
     def _fit_names(tensors):
@@ -389,7 +401,8 @@ class ViTModel(PreTrainedModel):
         if head_mask is None:
             return None
         L = len(self.encoder.layer)
-        shape = tuple(np.shape(head_mask))
+        mask = head_mask if isinstance(head_mask, Tensor) else Tensor(head_mask)
+        shape = mask.shape
         heads = [layer.attention.attention.num_attention_heads for layer in self.encoder.layer]
         if len(shape) not in (1, 2) or (len(shape) == 2 and shape[0] != L) or any(shape[-1] != h for h in heads):
             raise ShapeError(
@@ -397,7 +410,10 @@ class ViTModel(PreTrainedModel):
                 f"head_mask has shape {shape}.",
                 rule=f"(h,) or (L, h), for L = {L} layers with h = {', '.join(map(str, sorted(set(heads))))} heads.",
             )
-        mask = head_mask if isinstance(head_mask, Tensor) else np.asarray(head_mask, self.dtype)
+        if not mask.requires_grad:
+            mask = mask.data.astype(self.dtype)
+        elif mask.dtype != self.dtype:
+            raise ShapeError("ViTModel", f"head_mask is {mask.dtype}.", rule=f"it has the weights' {self.dtype}.")
         rows = [mask] * L if len(shape) == 1 else [mask[i] for i in range(L)]
         return [row.reshape(-1, 1, 1) for row in rows]
 
@@ -425,8 +441,8 @@ class ViTForImageClassification(PreTrainedModel):
 
     def __init__(self, config, rng=0):
         rng = np.random.default_rng(rng)
-        self.config = config
         self.vit = ViTModel(config, add_pooling_layer=False, rng=rng)
+        self.config = self.vit.config
         self.classifier = nn.Linear(config.hidden_size, config.num_labels, std=config.initializer_range, rng=rng)
 
     @staticmethod
