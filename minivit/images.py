@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from minivit.errors import FileError, ShapeError
+from .errors import FileError, ShapeError
 
 
 def photo(name="cat.jpg"):
@@ -55,7 +55,7 @@ def pixel_values(image, size=224, mean=0.5, std=0.5):
     FileError as open_image; ShapeError for a wrong size, dtype, rank or number of channels, and for an empty image.
     """
     height, width = _pair("pixel_values", "size", size)
-    picture = _picture("pixel_values", image).resize((width, height), Image.Resampling.BILINEAR)
+    picture = as_picture("pixel_values", image).resize((width, height), Image.Resampling.BILINEAR)
     pixels = np.asarray(picture).reshape(height, width, -1)  # (H, W, C)
     pixels = np.ascontiguousarray(pixels.transpose(2, 0, 1))  # (C, H, W)
     mean, std = _mean_and_std("pixel_values", mean, std, len(pixels))
@@ -72,15 +72,26 @@ def to_image(pixel_values, mean=0.5, std=0.5):
     pixels = np.asarray(pixel_values)
     if pixels.ndim != 3 or pixels.shape[0] not in (1, 3) or pixels.size == 0:
         hints = {2: "add the channel axis: pixel_values[None].", 4: "take one picture of the batch: pixel_values[0]."}
-        raise ShapeError("to_image", f"pixel_values has the shape {pixels.shape}.",
-                         rule="(C, H, W) with C = 1 or 3, not empty", hint=hints.get(pixels.ndim))
+        raise ShapeError(
+            "to_image",
+            f"pixel_values has the shape {pixels.shape}.",
+            rule="(C, H, W) with C = 1 or 3, not empty",
+            hint=hints.get(pixels.ndim),
+        )
     if pixels.dtype.kind != "f":
-        raise ShapeError("to_image", f"pixel_values has the dtype {pixels.dtype}.", rule="floats",
-                         hint="PIL.Image.fromarray shows a uint8 (H, W, C) picture as it is.")
+        raise ShapeError(
+            "to_image",
+            f"pixel_values has the dtype {pixels.dtype}.",
+            rule="floats",
+            hint="PIL.Image.fromarray shows a uint8 (H, W, C) picture as it is.",
+        )
     wrong = int(np.count_nonzero(~np.isfinite(pixels)))
     if wrong:
-        raise ShapeError("to_image", f"{wrong} of {pixels.size} pixel values are NaN or infinite.",
-                         rule="every value is a finite number")
+        raise ShapeError(
+            "to_image",
+            f"{wrong} of {pixels.size} pixel values are NaN or infinite.",
+            rule="every value is a finite number",
+        )
     mean, std = _mean_and_std("to_image", mean, std, len(pixels))
     pixels = np.rint((pixels * std + mean) * 255).clip(0, 255).astype(np.uint8)
     pixels = pixels.transpose(1, 2, 0)  # (H, W, C)
@@ -93,7 +104,7 @@ def crop_patches(image, patch_size):
     image: as for pixel_values. patch_size: P or (ph, pw). Returns (N, P, P, C) uint8.
     ShapeError for a patch that does not divide the picture.
     """
-    picture = _picture("crop_patches", image)
+    picture = as_picture("crop_patches", image)
     ph, pw = _pair("crop_patches", "patch_size", patch_size)
     width, height = picture.size
     _check_divides("crop_patches", (height, width), (ph, pw))
@@ -128,7 +139,8 @@ def unpatchify(patches, height, width):
     rows, columns = height // ph, width // pw
     if count != rows * columns:
         raise ShapeError(
-            "unpatchify", f"{count} patches of {ph}x{pw} do not fill a picture of {height}x{width}.",
+            "unpatchify",
+            f"{count} patches of {ph}x{pw} do not fill a picture of {height}x{width}.",
             rule=f"N == (H / ph) * (W / pw), but {count} != {rows} * {columns} = {rows * columns}",
         )
     grid = patches.reshape(rows, columns, channels, ph, pw)  # (H/P, W/P, C, P, P)
@@ -153,20 +165,25 @@ def _explained(where):
         except UnidentifiedImageError as fault:
             empty = Path(where).is_file() and Path(where).stat().st_size == 0
             raise FileError(
-                where, "the file is empty (0 bytes)." if empty else "this is not a picture that Pillow can read.",
+                where,
+                "the file is empty (0 bytes)." if empty else "this is not a picture that Pillow can read.",
                 hint="give a JPEG, PNG, WebP, TIFF, GIF or BMP file (a phone's HEIC: save it as JPEG first).",
             ) from fault
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as fault:
             count = str(fault).partition(" exceeds")[0]
             raise FileError(
-                where, f"the picture is too large, perhaps a decompression bomb: {count}.",
+                where,
+                f"the picture is too large, perhaps a decompression bomb: {count}.",
                 rule=f"H * W <= {Image.MAX_IMAGE_PIXELS} pixels (Pillow's Image.MAX_IMAGE_PIXELS)",
                 hint="if the file can be trusted, make a smaller copy of it first.",
             ) from fault
         except Exception as fault:  # each of Pillow's decoders has its own types for damaged data
             reason = str(fault) or type(fault).__name__
-            raise FileError(where, f"it cannot be read as a picture: {reason}",
-                            hint="get the file again, or save it anew as PNG or JPEG.") from fault
+            raise FileError(
+                where,
+                f"it cannot be read as a picture: {reason}",
+                hint="get the file again, or save it anew as PNG or JPEG.",
+            ) from fault
 
 
 def _upright_rgb(image):
@@ -186,7 +203,7 @@ def _upright_rgb(image):
     return image.convert("RGB")
 
 
-def _picture(where, image):
+def as_picture(where, image):
     """A path, PIL image or uint8 array as an 8-bit PIL image, RGB or (of a one-channel array) grey."""
     if isinstance(image, str | os.PathLike):
         return open_image(image)
@@ -220,8 +237,9 @@ def _pair(where, name, value):
     """An int or a pair of ints as (height, width), both above 0."""
     pair = tuple(value) if isinstance(value, tuple | list) else (value, value)
     if len(pair) != 2 or not all(isinstance(side, numbers.Integral) and side > 0 for side in pair):
-        raise ShapeError(where, f"{name}={value!r} is no size.",
-                         rule="a whole number of pixels above 0, or two: (height, width)")
+        raise ShapeError(
+            where, f"{name}={value!r} is no size.", rule="a whole number of pixels above 0, or two: (height, width)"
+        )
     return pair
 
 
@@ -229,8 +247,11 @@ def _mean_and_std(where, mean, std, channels):
     """mean and std, each a number or one per channel, as (C, 1, 1) float32."""
     pair = [np.asarray(value, dtype=np.float32) for value in (mean, std)]
     if any(value.shape not in ((), (1,), (channels,)) for value in pair) or not (pair[1] > 0).all():
-        raise ShapeError(where, f"mean={mean}, std={std}, for {channels} channel(s).",
-                         rule="each is a number or one per channel, and std > 0")
+        raise ShapeError(
+            where,
+            f"mean={mean}, std={std}, for {channels} channel(s).",
+            rule="each is a number or one per channel, and std > 0",
+        )
     return [np.broadcast_to(value, channels).reshape(channels, 1, 1) for value in pair]  # (C, 1, 1)
 
 
@@ -248,7 +269,8 @@ def _check_divides(where, sides, patch):
     if wrong:
         fits = [f"{axis} = " + " or ".join(str(n) for n in (s // p * p, s // p * p + p) if n) for axis, s, p in wrong]
         raise ShapeError(
-            where, "a picture of {}x{} cannot be cut into patches of {}x{}.".format(*sides, *patch),
+            where,
+            "a picture of {}x{} cannot be cut into patches of {}x{}.".format(*sides, *patch),
             rule=", and ".join(f"{axis} % p == 0, but {s} % {p} = {s % p}" for axis, s, p in wrong),
             hint=f"resize or crop the picture to {' and '.join(fits)}, or use a patch that divides it.",
         )

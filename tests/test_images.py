@@ -146,8 +146,14 @@ def test_open_float_grey(tmp_path, white):
 def upright(array, orientation):
     """What the EXIF orientation asks for, in NumPy: undo how the camera stored the picture."""
     turned = [
-        array, array[:, ::-1], array[::-1, ::-1], array[::-1], array.swapaxes(0, 1),
-        np.rot90(array, -1), array[::-1, ::-1].swapaxes(0, 1), np.rot90(array),
+        array,
+        array[:, ::-1],
+        array[::-1, ::-1],
+        array[::-1],
+        array.swapaxes(0, 1),
+        np.rot90(array, -1),
+        array[::-1, ::-1].swapaxes(0, 1),
+        np.rot90(array),
     ]
     return turned[orientation - 1]
 

@@ -1,0 +1,201 @@
+"""Every figure: the numbers that it draws, its labels and its size, and what it refuses."""
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from minivit import Tensor, images, plots
+from minivit.errors import ShapeError
+
+matplotlib.use("Agg")
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    plt.close("all")
+
+
+def drawn(figure):
+    """The pixels of the figure (height, width, 4), which is checked to be 1000 wide, known to pyplot and not blank."""
+    assert figure.number in plt.get_fignums()
+    figure.canvas.draw()
+    pixels = np.asarray(figure.canvas.buffer_rgba())
+    assert pixels.shape[1] == 1000 and 300 <= pixels.shape[0] <= 1500
+    assert len(np.unique(pixels.view(np.uint32))) > 20  # colours
+    return pixels
+
+
+def outlines(ax):
+    """(x, y, width, height) of every outlined patch."""
+    return [(*p.get_xy(), p.get_width(), p.get_height()) for p in ax.patches if isinstance(p, Rectangle)]
+
+
+def texts(ax):
+    return [text.get_text() for text in ax.texts]
+
+
+def test_every_figure_of_a_photo(rng):
+    photo = images.to_image(images.pixel_values(images.photo()))
+    drawn(plots.patch_grid(photo, 16))
+    drawn(plots.attention_over_photo(photo, rng.random((3, 197)), (14, 14), query=106))
+    drawn(plots.position_similarity(rng.standard_normal((1, 197, 5)), (14, 14)))
+    drawn(plots.pixel_gradient(photo, rng.standard_normal((1, 3, 224, 224))))
+
+
+def test_patch_grid_shows_the_patches_it_names(rng):
+    image = rng.integers(0, 256, (12, 20, 3), dtype=np.uint8)
+    whole, beside = (figure := plots.patch_grid(image, (4, 5), patches=[2, 12])).axes
+    drawn(figure)
+    assert whole.get_title() == "12 x 20 pixels: 3 x 4 = 12 patches of 4 x 5"
+    assert np.array_equal(whole.images[0].get_array(), image)
+    assert outlines(whole) == [(5, 0, 5, 4), (15, 8, 5, 4)]
+    assert texts(whole) == ["2", "12"] and texts(beside) == ["patch 2", "patch 12"]
+    assert np.array_equal(beside.images[0].get_array(), image[:4, 5:10])
+    assert np.array_equal(beside.images[1].get_array(), image[8:, 15:])
+    down, across = {x for lines in whole.collections for (x, _), (end, _) in lines.get_segments() if x == end}, set()
+    across = {y for lines in whole.collections for (_, y), (_, end) in lines.get_segments() if y == end}
+    assert down == {0, 5, 10, 15, 20} and across == {0, 4, 8, 12}
+
+
+def test_patch_grid_chooses_the_patches_with_the_most_contrast():
+    grey = np.full((9, 12), 100, np.uint8)
+    grey[4, 7] = 255  # in patch 7, row 2 and column 3
+    grey[0, 0] = 0  # in patch 1
+    figure = plots.patch_grid(grey, 3, patches=2)
+    assert texts(figure.axes[1]) == ["patch 1", "patch 7"]
+    assert np.array_equal(figure.axes[1].images[1].get_array(), np.stack([grey[3:6, 6:9]] * 3, -1))
+
+
+def test_patch_grid_takes_a_path_and_any_sides():
+    drawn(plots.patch_grid(images.photo("coffee.jpg"), 100))
+    drawn(plots.patch_grid(np.zeros((2, 300), np.uint8), (1, 100)))
+    drawn(plots.attention_over_photo(np.zeros((300, 2), np.uint8), np.ones(6), (3, 2), query=6))
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"patch_size": 5}, r"picture of 12x20 cannot be cut into patches of 5x5"),
+        ({"patch_size": 4, "patches": [0]}, r"there is no patch 0\.\n  rule: patches are numbered 1 to 15"),
+        ({"patch_size": 4, "patches": [16]}, "there is no patch 16"),
+        ({"patch_size": 4, "patches": 0}, "no patch is to be shown"),
+    ],
+)
+def test_patch_grid_refuses(options, message):
+    with pytest.raises(ShapeError, match=message):
+        plots.patch_grid(np.zeros((12, 20, 3), np.uint8), **options)
+
+
+def test_attention_is_drawn_over_the_photo_without_cls(rng):
+    image, row = Image.new("RGB", (40, 24), "red"), rng.random(16)
+    photo, heat, bar = (figure := plots.attention_over_photo(image, Tensor(row), (3, 5), query=7)).axes
+    drawn(figure)
+    assert photo.get_title() == "patch 7 asks" and heat.get_title() == f"attention (CLS gets {row[0]:.4f})"
+    under, over = heat.images
+    assert np.array_equal(over.get_array(), row[1:].reshape(3, 5)) and over.get_cmap().name == "viridis"
+    assert over.get_extent() == under.get_extent() == [0, 40, 24, 0]
+    assert 0.3 < over.get_alpha() < 0.8
+    assert outlines(photo) == outlines(heat) == [(8, 8, 8, 8)]  # the second column of the second row
+    assert bar.get_ylabel() == "attention; an even share is 1 / 16"
+
+
+def test_attention_of_every_head_has_one_scale(rng):
+    image, rows = np.zeros((24, 40), np.uint8), rng.random((6, 15))
+    figure = plots.attention_over_photo(image, rows, (3, 5), query=0)
+    drawn(figure)
+    photo, *panels = figure.axes[:7]
+    assert photo.get_title() == "CLS asks" and not outlines(photo)
+    assert [ax.get_title() for ax in panels] == [f"head {head}" for head in range(1, 7)]
+    for ax, row in zip(panels, rows, strict=True):
+        assert np.array_equal(ax.images[1].get_array(), row.reshape(3, 5))
+        assert ax.images[1].get_clim() == (rows.min(), rows.max())
+    assert not figure.axes[7].axison  # the eighth place of the 2 x 4 is empty
+
+
+@pytest.mark.parametrize("shape, query", [((17,), 1), ((14,), 1), ((2, 3, 16), 1), ((16,), 16), ((16,), -1)])
+def test_attention_refuses(shape, query):
+    with pytest.raises(ShapeError, match=r"attention_row has the shape|there is no patch"):
+        plots.attention_over_photo(np.zeros((24, 40), np.uint8), np.ones(shape), (3, 5), query)
+
+
+@pytest.mark.parametrize("cls", [0, 1])
+def test_position_similarity_is_the_cosine(rng, cls):
+    vectors = rng.standard_normal((cls + 6, 4))
+    ax, bar = (figure := plots.position_similarity(vectors[None] if cls else vectors, (2, 3))).axes
+    drawn(figure)
+    mosaic, last = ax.images[0].get_array(), vectors[cls:]
+    assert mosaic.shape == (5, 11) and np.ma.getmaskarray(mosaic)[2].all() and np.ma.getmaskarray(mosaic)[:, 3].all()
+    cosine = last[4] @ last[2] / np.linalg.norm(last[4]) / np.linalg.norm(last[2])
+    assert mosaic[3 + 0, 4 + 2] == pytest.approx(cosine)  # in the map of (row 1, column 1), at (row 0, column 2)
+    assert mosaic[3 + 1, 4 + 1] == pytest.approx(1)
+    assert ax.images[0].get_clim() == (-1, 1) and ax.images[0].get_cmap().name == "RdBu_r"
+    assert bar.get_ylabel() == "cosine similarity"
+
+
+def test_position_similarity_shows_some_rows_of_a_large_grid(rng):
+    (ax, _) = plots.position_similarity(rng.standard_normal((14 * 9, 3)), (14, 9)).axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["1", "3", "5", "7", "10", "12", "14"]
+    assert ax.images[0].get_array().shape == (7 * 15 - 1, 7 * 10 - 1)
+
+
+def test_position_similarity_of_zeros_is_zero():
+    (ax, _) = plots.position_similarity(np.zeros((4, 3)), (2, 2)).axes
+    assert not np.ma.compressed(ax.images[0].get_array()).any()
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (8, 3), (2, 6, 3), (6,)])
+def test_position_similarity_refuses(shape):
+    with pytest.raises(ShapeError, match=r"positions have the shape .*\n  rule: .* T = 2 \* 3 = 6, or 7 with CLS"):
+        plots.position_similarity(np.ones(shape), (2, 3))
+
+
+def test_pixel_gradient_is_signed_around_zero_and_has_a_length(rng):
+    slopes = rng.standard_normal((3, 10, 20)) / 1000
+    photo, signed, length, *bars = (figure := plots.pixel_gradient(np.zeros((10, 20, 3), np.uint8), slopes[None])).axes
+    drawn(figure)
+    assert photo.images[0].get_array().shape == (10, 20, 3)
+    for ax, expected, cmap, bar in (
+        (signed, slopes.sum(0), "RdBu_r", bars[0]),
+        (length, np.sqrt((slopes**2).sum(0)), "viridis", bars[1]),
+    ):
+        unit = float(bar.get_xlabel().removeprefix("in units of "))
+        np.testing.assert_allclose(ax.images[0].get_array() * unit, expected)
+        low, high = ax.images[0].get_clim()
+        assert ax.images[0].get_cmap().name == cmap and 1 <= high < 10
+        assert high * unit == pytest.approx(np.quantile(abs(expected), 0.99))
+        assert low == (-high if cmap == "RdBu_r" else 0)
+
+
+def test_pixel_gradient_that_is_zero_or_has_one_channel(rng):
+    drawn(plots.pixel_gradient(np.zeros((10, 20), np.uint8), np.zeros((1, 10, 20))))
+    one = np.zeros((1, 10, 20))
+    one[0, 3, 4] = -2  # less than a hundredth of the pixels
+    signed = plots.pixel_gradient(np.zeros((10, 20), np.uint8), one).axes[1].images[0]
+    assert signed.get_array()[3, 4] == -2 and signed.get_clim() == (-2, 2)
+
+
+@pytest.mark.parametrize("shape", [(3, 20, 10), (10, 20), (2, 3, 10, 20)])
+def test_pixel_gradient_refuses(shape):
+    with pytest.raises(ShapeError, match=r"the gradient has the shape .*\n  rule: .* H = 10 and W = 20"):
+        plots.pixel_gradient(np.zeros((10, 20, 3), np.uint8), np.ones(shape))
+
+
+def test_pixel_gradient_refuses_nan():
+    with pytest.raises(ShapeError, match="the gradient holds NaN or infinity"):
+        plots.pixel_gradient(np.zeros((1, 2, 3), np.uint8), np.array([[[0, np.nan]]]))
+
+
+@pytest.mark.parametrize("image", [np.zeros((3, 8, 8), np.float32), np.zeros((3, 8, 8), np.uint8), None])
+def test_what_is_no_picture_is_refused_by_each_figure(image):
+    for call in (
+        lambda: plots.patch_grid(image, 4),
+        lambda: plots.attention_over_photo(image, np.ones(4), (2, 2)),
+        lambda: plots.pixel_gradient(image, np.ones((3, 8, 8))),
+    ):
+        with pytest.raises(ShapeError, match="image is a"):
+            call()
+    assert not plt.get_fignums()

@@ -1,0 +1,163 @@
+"""The tour of a small model: its table, its figures, its checks, and what it refuses before any work."""
+
+import re
+from pathlib import Path
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from PIL import Image
+
+from minivit import Tensor, images, nn, tour
+from minivit.errors import FileError
+from minivit.gradcheck import GradientError
+from minivit.ops.gelu import normal_cdf
+from minivit.vit import ViTConfig, ViTForImageClassification
+
+matplotlib.use("Agg")
+
+CONFIG = ViTConfig(12, 2, 3, 20, image_size=(24, 50), patch_size=(8, 10), qkv_bias=False, num_labels=7)
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory):
+    """(paths, printed text) of one tour."""
+    with pytest.MonkeyPatch.context() as patch:
+        lines = []
+        patch.setattr("builtins.print", lambda *words, **_: lines.append(" ".join(map(str, words))))
+        paths = tour.tour(images.photo("coffee.jpg"), tmp_path_factory.mktemp("a") / "b" / "c", seed=3, config=CONFIG)
+    return paths, "\n".join(lines)
+
+
+def test_the_table_has_every_stage_with_its_shape(walked):
+    _, text = walked
+    stages = {line[:22].strip(): line for line in text.splitlines() if line.endswith(" ms")}
+    shapes = {name: re.search(r"  (\([\d, ]*\)) ", line)[1] for name, line in stages.items()}
+    assert shapes == {
+        "photo": "(400, 600, 3)",
+        "pixel_values": "(1, 3, 24, 50)",
+        "patches": "(1, 15, 240)",
+        "patch embeddings": "(1, 15, 12)",
+        "CLS in front": "(1, 16, 12)",
+        "position embeddings": "(1, 16, 12)",
+        "block 1: layer norm": "(1, 16, 12)",
+        "head 1: q, k, v": "(1, 16, 4)",
+        "scores": "(1, 16, 16)",
+        "attention": "(1, 16, 16)",
+        "context": "(1, 16, 4)",
+        "encoder: 2 blocks": "(1, 16, 12)",
+        "final layer norm": "(1, 16, 12)",
+        "logits": "(1, 7)",
+        "loss": "()",
+        "gradient": "(1, 3, 24, 50)",
+    }
+    total = ViTForImageClassification(CONFIG).num_parameters()
+    counts = [line[:-10].split()[-1].replace(",", "") for line in stages.values()]
+    assert sum(int(count) for count in counts if count.isdecimal()) == total and f" {total:,}\n" in text
+    assert "(24)" in stages["block 1: layer norm"] and "(144)" in stages["head 1: q, k, v"]
+    assert "Bqd,Bkd->Bqk, / sqrt(d)" in stages["scores"]
+    assert "untrained" in text and "seed 3" in text
+
+
+def test_what_is_printed_is_ascii_and_fits_a_projector(walked):
+    _, text = walked
+    assert text.isascii()
+    assert max(len(line) for line in text.splitlines() if "  " in line and "photo " not in line) <= 110
+
+
+def test_by_hand_and_by_the_model_agree(walked):
+    found = re.findall(r"hand-walked (\w+) .*: max difference (\S+)", walked[1])
+    assert [name for name, _ in found] == ["attention", "logits", "gradient"]
+    assert all(float(difference) < 1e-5 for _, difference in found)
+
+
+def test_a_difference_by_hand_is_an_error(capsys):
+    with pytest.raises(AssertionError, match="a == b"):
+        tour._equal("a == b", Tensor(np.array([1.0, 2.0])), np.array([1.0, 2.001]))
+    assert "a == b: max difference 1.0e-03" in capsys.readouterr().out
+
+
+def test_the_gradient_check_is_the_last_line(walked):
+    last = walked[1].splitlines()[-1]
+    error = re.fullmatch(
+        r"gradient check of the whole model: relative error (\S+) over 3 directions of 0\.0\d+ million numbers "
+        r"\(allowed 1e-05\)",
+        last,
+    )
+    assert float(error[1]) < 1e-6
+
+
+def test_the_figures_are_png_files_that_show_something(walked):
+    paths, text = walked
+    assert [path.name for path in paths] == sorted(path.name for path in paths[0].parent.iterdir())
+    assert [path.stem[:2] for path in paths] == ["01", "02", "03", "04"]
+    for path in paths:
+        assert str(path) in text
+        with Image.open(path) as image:
+            assert image.format == "PNG" and image.width == 1000 and image.height >= 300
+            assert len(image.convert("RGB").getcolors(2**24)) > 50
+    assert not plt.get_fignums()
+
+
+def test_another_seed_gives_other_weights(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(tour, "_draw", lambda *_: [])
+    norms = []
+    for seed in (3, 3, 4):
+        tour.tour(images.photo(), tmp_path, seed, CONFIG)
+        norms.append(re.search(r"gradient at the pixels: (\S+)", capsys.readouterr().out)[1])
+    assert norms[0] == norms[1] != norms[2]
+
+
+def test_a_wrong_backward_is_found(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(tour, "_draw", lambda *_: [])
+    # GELU without the second term of its derivative
+    monkeypatch.setitem(nn.ACTIVATIONS, "gelu", lambda x: x * Tensor(normal_cdf(x.data)))
+    with pytest.raises(GradientError, match=r"differ for .*vit\.\S+weight \("):
+        tour.tour(images.photo(), tmp_path, 0, CONFIG)
+    assert "gradient check of the whole model: relative error" in capsys.readouterr().out
+
+
+@pytest.fixture
+def no_work(monkeypatch):
+    """Fails when a model is made."""
+
+    def refuse(*_, **__):
+        raise AssertionError("work before the input was checked")
+
+    monkeypatch.setattr(tour, "ViTForImageClassification", refuse)
+
+
+@pytest.mark.parametrize("inside", [(), ("deeper",)])
+def test_a_file_in_the_way_of_the_folder(tmp_path, no_work, inside):
+    (tmp_path / "taken").write_text("mine", encoding="utf-8")
+    with pytest.raises(FileError, match=r"taken.*: a file is in the way of this folder\.\n  hint: "):
+        tour.tour(images.photo(), (tmp_path / "taken").joinpath(*inside))
+    assert (tmp_path / "taken").read_text(encoding="utf-8") == "mine"
+
+
+@pytest.mark.parametrize("method", ["mkdir", "touch"])
+def test_a_folder_without_permission(tmp_path, no_work, monkeypatch, method):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, method, refuse)
+    with pytest.raises(FileError, match="this folder cannot be written to: Permission denied"):
+        tour.tour(images.photo(), tmp_path / "new")
+
+
+def test_a_bad_photo_leaves_no_folder(tmp_path, no_work):
+    with pytest.raises(FileError, match="there is no such file"):
+        tour.tour(tmp_path / "none.jpg", tmp_path / "new")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_leaves_no_half_figure(tmp_path, capsys, monkeypatch):
+    def half(figure, path, **_):
+        Path(path).write_bytes(b"\x89PNG")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", half)
+    with pytest.raises(OSError, match="No space left"):
+        tour.tour(images.photo(), tmp_path, 0, CONFIG)
+    assert not list(tmp_path.iterdir()) and not plt.get_fignums()
