@@ -124,6 +124,12 @@ class Tensor:
     def __float__(self):
         return float(self.item())
 
+    def __int__(self):
+        return int(self.item())
+
+    def __format__(self, form):
+        return format(self.item(), form) if form else str(self)
+
     def __repr__(self):
         array = np.array2string(self.data, prefix="Tensor(", separator=", ", threshold=100)
         op = f", op={self._node.op}" if self._node else ""
@@ -172,13 +178,16 @@ def differentiable(fn):
     @functools.wraps(fn)
     def op(*args, **kwargs):
         if kwargs:  # a tensor may come by its name
-            bound = signature.bind(*args, **kwargs)
+            try:
+                bound = signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise TypeError(f"{fn.__name__}{signature}: {error}") from None
             bound.apply_defaults()
             args, kwargs = bound.args, bound.kwargs
         inputs = []
         arrays = [_unwrap(argument, inputs) for argument in args]
         try:
-            value, backward = fn(*arrays, **kwargs)
+            result = fn(*arrays, **kwargs)
         except MinivitError:
             raise
         except (ValueError, IndexError) as error:
@@ -189,6 +198,9 @@ def differentiable(fn):
                 raise
             came = f"needs an array, and a {type(error.obj).__name__} came."
             raise ShapeError(fn.__name__, came, hint="convert it first: np.asarray(data).") from error
+        if not (isinstance(result, tuple) and len(result) == 2 and callable(result[1])):
+            raise GraphError(fn.__name__, "an op returns (value, backward), an array and a function of dy.")
+        value, backward = result
         out = Tensor(value)
         if is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
             out.requires_grad = True

@@ -66,7 +66,10 @@ def compare(fn, *inputs, eps=1e-6, rtol=1e-5, atol=1e-7, rng=0, directions=None)
     try:
         for _, t in checked:  # each a float64 copy, moved in place below and put back in the end
             t.data, t.grad, t.requires_grad = np.array(t.data, dtype=np.float64), None, True
+        before = [t.data.copy() for _, t in checked]
         value = fn(*tensors)
+        if not all(np.array_equal(t.data, b, equal_nan=True) for (_, t), b in zip(checked, before, strict=True)):
+            raise MinivitError("gradcheck", "fn changed its input.", rule="an op makes a new array.", hint="y = x * 2")
         if not isinstance(value, Tensor):
             raise MinivitError("gradcheck", f"fn returned a {type(value).__name__}.", rule="fn returns one Tensor.")
         cotangent = rng.standard_normal(value.shape)

@@ -1,4 +1,8 @@
-"""Modules: parameters with names, and the layers that the Vision Transformer is built from, named as in PyTorch."""
+"""Modules: parameters with names, and the layers that the Vision Transformer is built from, named as in PyTorch.
+
+What draws numbers takes `rng`, a Generator or a seed. The same seed gives the same numbers, so two layers of one shape
+and the default rng=0 are equal: in a model, make one `rng = np.random.default_rng(0)` and pass it to every layer.
+"""
 
 import contextlib
 import math
@@ -75,24 +79,33 @@ class Module:
 
     training = True
 
+    def __setattr__(self, name, value):
+        if isinstance(getattr(self, name, None), Parameter) and not isinstance(value, Parameter):
+            raise MinivitError(
+                type(self).__name__,
+                f"{name} is a Parameter and would be lost.",
+                hint=f"change its array: module.{name}.data = array; or set another nn.Parameter(array).",
+            )
+        super().__setattr__(name, value)
+
     def __call__(self, *args, **kwargs):
         return self.forward(*args, **kwargs)
 
     def forward(self, *args, **kwargs):
         raise MinivitError(type(self).__name__, "has no forward().", hint="define forward(self, x) in the class.")
 
-    def children(self):
+    def named_children(self):
         """The modules directly inside, as (name, module)."""
         return [(name, value) for name, value in vars(self).items() if isinstance(value, Module)]
 
     def modules(self):
         """This module and every one inside it, at any depth."""
-        return [self, *(inner for _, child in self.children() for inner in child.modules())]
+        return [self, *(inner for _, child in self.named_children() for inner in child.modules())]
 
     def named_parameters(self, prefix=""):
         """Every Parameter as (dotted name, Parameter), in order of definition; a shared one by its first name."""
         found = [(prefix + name, value) for name, value in vars(self).items() if isinstance(value, Parameter)]
-        for name, child in self.children():
+        for name, child in self.named_children():
             found += child.named_parameters(f"{prefix}{name}.")
         first = {id(parameter): (name, parameter) for name, parameter in reversed(found)}
         return [(name, parameter) for name, parameter in found if first[id(parameter)][0] == name]
@@ -154,7 +167,7 @@ class Module:
         return ""
 
     def __repr__(self):
-        lines = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.children()]
+        lines = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.named_children()]
         if not lines:
             return f"{type(self).__name__}({self.extra_repr()})"
         return "\n  ".join([f"{type(self).__name__}({self.extra_repr()}", *lines]) + "\n)"
@@ -184,7 +197,7 @@ class Conv2d(Module):
     kernel_size, stride: a number or (down, right); std: as in Linear.
     """
 
-    def __init__(self, in_channels, out_channels, kernel_size, stride=1, bias=True, std=None, rng=0):
+    def __init__(self, in_channels, out_channels, kernel_size, stride=1, *, bias=True, std=None, rng=0):
         kh, kw = (kernel_size, kernel_size) if np.ndim(kernel_size) == 0 else kernel_size
         self.stride = stride
         self.weight, self.bias = _weight_and_bias((out_channels, in_channels, kh, kw), bias, std, rng)
@@ -261,13 +274,13 @@ class ModuleList(Module):
             setattr(self, str(number), module)
 
     def __getitem__(self, index):
-        return [module for _, module in self.children()][index]
+        return [module for _, module in self.named_children()][index]
 
     def __len__(self):
-        return len(self.children())
+        return len(self.named_children())
 
     def __iter__(self):
-        return iter([module for _, module in self.children()])
+        return iter([module for _, module in self.named_children()])
 
 
 class Sequential(ModuleList):

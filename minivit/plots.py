@@ -40,7 +40,8 @@ def patch_grid(image, patch_size, patches=9):
 
     figure, (whole, beside) = _panels(1, 2, 5.4)
     _show(whole, picture, f"{H} x {W} pixels: {H // ph} x {W // pw} = {N} patches of {ph} x {pw}")
-    for width, color in ((1.8, "black"), (0.6, "white")):  # two lines, so that one of them is seen on any photo
+    grid_lines = ((1.8, "black"), (0.6, "white"))  # two lines, so that one of them is seen on any photo
+    for width, color in grid_lines if W // pw <= 40 else ():  # of more patches the lines would hide the photo
         whole.vlines(np.arange(0, W + 1, pw), 0, H, color, linewidth=width)
         whole.hlines(np.arange(0, H + 1, ph), 0, W, color, linewidth=width)
     down = 1.15 * ph + 0.1 * pw  # from one enlarged patch to the next below, with room for its number

@@ -51,7 +51,7 @@ class PatchEmbeddings(nn.Module):
                 where,
                 f"pixel_values have shape {pixel_values.shape}.",
                 rule="pixel_values are (B, C, H, W): a batch of one image or more, channels first.",
-                hint="make a batch of one image with pixel_values[None].",
+                hint="images.pixel_values(photo)[None] makes a batch of one photo.",
             )
         _, C, height, width = pixel_values.shape
         if C != self.num_channels:
@@ -471,5 +471,7 @@ class ViTForImageClassification(PreTrainedModel):
     ):
         output = self.vit(pixel_values, head_mask, output_attentions, output_hidden_states, interpolate_pos_encoding)
         logits = self.classifier(output.last_hidden_state[:, 0])  # (B, K)
+        if labels is not None and self.config.num_labels == 1:
+            raise MinivitError("ViTForImageClassification", "labels, but num_labels=1.", rule="two classes or more")
         loss = None if labels is None else ops.cross_entropy(logits, labels)
         return ImageClassifierOutput(loss, logits, output.hidden_states, output.attentions)

@@ -1,6 +1,7 @@
 """The engine: what a graph of ops remembers, what backward fills in, and what it refuses."""
 
 import gc
+import operator
 import threading
 import weakref
 
@@ -482,3 +483,44 @@ def test_linear_keeps_its_input_but_not_its_output():
     out = inner + 1
     del inner
     assert out.requires_grad and array() is None
+
+
+def test_a_leaf_that_is_learned_is_not_changed_by_an_operator():
+    w, x = Tensor(np.ones(3), requires_grad=True), Tensor(np.ones(3))
+    for assign in (operator.iadd, operator.isub, operator.imul, operator.itruediv):
+        with pytest.raises(GraphError, match=r"not changed by \+=(?s:.*)p.data -= lr"):
+            assign(w, 2.0)
+    x += 1.0  # another tensor of the same name
+    inner = w * 2
+    inner -= 1.0
+    np.testing.assert_array_equal(x.data, [2, 2, 2])
+    inner.sum().backward()
+    np.testing.assert_array_equal(w.grad, [2, 2, 2])
+
+
+def test_comparisons_give_arrays_and_tensors_stay_hashable():
+    x, y = Tensor([1.0, 2.0, 3.0]), Tensor([1.0, 5.0, 0.0])
+    np.testing.assert_array_equal(x == y, [True, False, False])
+    np.testing.assert_array_equal(np.array([1.0, 5.0, 0.0]) == x, [True, False, False])
+    np.testing.assert_array_equal(x != y, [False, True, True])
+    np.testing.assert_array_equal(x < y, [False, True, False])
+    np.testing.assert_array_equal(x <= 1, [True, False, False])
+    np.testing.assert_array_equal(x > y, [False, False, True])
+    np.testing.assert_array_equal(x >= 2, [False, True, True])
+    assert {x: 1}[x] == 1
+
+
+def test_a_number_is_formatted_as_a_number():
+    assert f"{Tensor(1.23456):.2f} {int(Tensor([7.9]))}" == "1.23 7"
+    assert f"{Tensor(1.0)}".startswith("Tensor(1.")
+
+
+def test_an_op_that_returns_no_backward_is_told_so():
+    for wrong in (lambda x: x * 2, lambda x: (x * 2, None), lambda x: (x, x, x)):
+        with pytest.raises(GraphError, match=r"an op returns \(value, backward\)"):
+            differentiable(wrong)(np.ones(2))
+
+
+def test_a_wrong_keyword_names_the_op():
+    with pytest.raises(TypeError, match=r"^softmax\(x, axis=-1\): .*'dim'"):
+        ops.softmax(np.ones(3), dim=-1)

@@ -50,3 +50,11 @@ def test_everything_is_dropped():
 def test_p_is_a_probability(p, training):
     with pytest.raises(MinivitError, match=rf"dropout: p={p} is not a probability(?s:.*)0 <= p <= 1"):
         ops.dropout(np.ones(3), p, 0, training)
+
+
+def test_chance_needs_a_generator_or_a_seed(rng):
+    x = rng.standard_normal((2, 3, 4))
+    with pytest.raises(MinivitError, match="dropout: rng is None"):
+        ops.dropout(x, 0.5, None)
+    with pytest.raises(MinivitError, match="attention: dropout_p without rng"):
+        ops.scaled_dot_product_attention(x, x, x, dropout_p=0.5)

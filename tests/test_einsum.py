@@ -136,7 +136,7 @@ ONE, TWO, CUBE = np.ones(3), np.ones((2, 3)), np.ones((2, 3, 4))
     ("equation", "operands", "message"),
     [
         ("ij,jk->ik", [TWO], r'einsum "ij,jk->ik": 2 operands are named and 1 came \(operands: \(2, 3\)\)'),
-        ("ij->ij", [TWO, TWO], r"1 operands are named and 2 came(?s:.*)one or two operands, each named"),
+        ("ij->ij", [TWO, TWO], r"1 operands are named and 2 came(?s:.*)one operand or two, each of them named"),
         ("i,i,i->i", [ONE, ONE, ONE], "3 operands are named and 3 came"),
         ("i1->i", [TWO], "axes are named by single letters a-z and A-Z"),
         ("ij->i.j", [TWO], "axes are named by single letters"),
@@ -188,5 +188,5 @@ def test_matmul(shapes, rng, assert_same):
 
 @pytest.mark.parametrize("shapes", [((2, 3), (2, 3)), ((3,), (2, 3)), ((2, 3, 4), (3, 4, 5)), ((), (3, 2))])
 def test_matrices_that_do_not_fit(shapes):
-    with pytest.raises(ShapeError, match=r"matmul: .*\n  rule: the operands have shapes"):
+    with pytest.raises(ShapeError, match=r"^matmul: .* @ .* do not fit.\n  rule: "):
         Tensor(np.ones(shapes[0])) @ Tensor(np.ones(shapes[1]))

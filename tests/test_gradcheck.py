@@ -274,3 +274,12 @@ def test_one_tensor_must_come_out(rng):
 
 def test_empty_inputs_have_nothing_wrong():
     assert gradcheck(ops.exp, np.zeros((0, 3)))
+
+
+def test_a_function_that_changes_its_input_is_told_so():
+    def doubled(x):
+        x.data *= 2
+        return x * 1
+
+    with pytest.raises(MinivitError, match="fn changed its input"):
+        gradcheck(doubled, np.ones(3))

@@ -47,7 +47,7 @@ def test_parameters_are_found_once_in_order_of_definition():
 
 def test_modules_and_children():
     block = Block()
-    assert [name for name, _ in block.children()] == ["second", "first", "same"]
+    assert [name for name, _ in block.named_children()] == ["second", "first", "same"]
     assert block.modules()[0] is block
     assert [type(m).__name__ for m in block.first.modules()] == ["Sequential", "Linear", "GELU", "LayerNorm"]
 
@@ -453,3 +453,11 @@ def test_meta_parameters_take_the_numbers_of_a_state_dict(assign):
     layer.load_state_dict(state, assign=assign)
     assert np.array_equal(layer.weight.data, state["weight"])
     assert layer.weight.data.flags.writeable
+
+
+def test_a_parameter_is_not_lost_to_an_array():
+    layer = nn.Linear(3, 2)
+    with pytest.raises(MinivitError, match=r"weight is a Parameter and would be lost(?s:.*)module.weight.data = array"):
+        layer.weight = np.zeros((2, 3))
+    layer.weight = nn.Parameter(np.zeros((2, 3), np.float32))
+    assert layer.num_parameters() == 8

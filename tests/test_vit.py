@@ -827,7 +827,7 @@ X = pixels(2, 2, 6, 6)
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (X[0], r"pixel_values have shape \(2, 6, 6\)\.\n  rule: .*\n  hint: .* pixel_values\[None\]"),
+        (X[0], r"pixel_values have shape \(2, 6, 6\)\.\n  rule: .*\n  hint: images.pixel_values\(photo\)\[None\]"),
         (X[None], r"pixel_values have shape \(1, 2, 2, 6, 6\)\."),
         (1.5, r"pixel_values have shape \(\)\."),
         (X[:0], r"pixel_values have shape \(0, 2, 6, 6\)\.\n  rule: .* a batch of one image or more"),
@@ -902,3 +902,8 @@ def test_repr_is_a_tree_in_ascii():
     assert "(layer): ModuleList(\n        (0): ViTLayer(\n          (attention): ViTAttention(\n" in text
     assert "(query): Linear(in_features=6, out_features=6, bias=True)" in text
     assert text.endswith("  (classifier): Linear(in_features=6, out_features=4, bias=True)\n)")
+
+
+def test_one_class_has_no_loss():
+    with pytest.raises(MinivitError, match="num_labels=1"):
+        ViTForImageClassification(small(num_labels=1))(pixels(1, 2, 6, 6), labels=[0])

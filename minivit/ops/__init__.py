@@ -1,6 +1,9 @@
 """The ops: one file a topic, forward and backward side by side. Tensor's operators and methods are attached here."""
 
+import numpy as np
+
 from ..autograd import Tensor
+from ..errors import GraphError
 from .arithmetic import (
     add,
     divide,
@@ -78,6 +81,21 @@ def _with_axes(op):
     return method
 
 
+def _not_on_leaves(op):
+    """`x += y` as x = x + y, but refused for a leaf that is learned: it would only give its name to another tensor."""
+
+    def assign(self, other):
+        if self.requires_grad and self._node is None:
+            raise GraphError(
+                op.__name__,
+                "a tensor that requires a gradient is not changed by += and its like.",
+                hint="to update a parameter, change its array: p.data -= lr * p.grad.",
+            )
+        return op(self, other)
+
+    return assign
+
+
 Tensor.__add__, Tensor.__radd__ = add, lambda self, other: add(other, self)
 Tensor.__sub__, Tensor.__rsub__ = subtract, lambda self, other: subtract(other, self)
 Tensor.__mul__, Tensor.__rmul__ = multiply, lambda self, other: multiply(other, self)
@@ -85,8 +103,16 @@ Tensor.__truediv__, Tensor.__rtruediv__ = divide, lambda self, other: divide(oth
 Tensor.__pow__, Tensor.__rpow__ = power, lambda self, other: power(other, self)
 Tensor.__matmul__, Tensor.__rmatmul__ = matmul, lambda self, other: matmul(other, self)
 Tensor.__neg__ = negative
+Tensor.__iadd__, Tensor.__isub__ = _not_on_leaves(add), _not_on_leaves(subtract)
+Tensor.__imul__, Tensor.__itruediv__ = _not_on_leaves(multiply), _not_on_leaves(divide)
 Tensor.__getitem__ = getitem
 Tensor.exp, Tensor.log, Tensor.sqrt, Tensor.tanh = exp, log, sqrt, tanh
 Tensor.sum, Tensor.mean, Tensor.max = sum, mean, max
 Tensor.reshape, Tensor.transpose, Tensor.expand = _with_axes(reshape), _with_axes(transpose), _with_axes(expand)
 Tensor.T = property(transpose)
+
+# Comparisons give arrays of True and False, which have no gradient; a tensor stays hashable by its identity, as in
+# PyTorch.
+Tensor.__eq__, Tensor.__ne__ = lambda x, y: x.data == np.asarray(y), lambda x, y: x.data != np.asarray(y)
+Tensor.__lt__, Tensor.__le__ = lambda x, y: x.data < np.asarray(y), lambda x, y: x.data <= np.asarray(y)
+Tensor.__gt__, Tensor.__ge__ = lambda x, y: x.data > np.asarray(y), lambda x, y: x.data >= np.asarray(y)

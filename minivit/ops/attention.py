@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from ..autograd import differentiable
-from ..errors import ShapeError
+from ..errors import MinivitError, ShapeError
 from .dropout import dropout
 from .einsum import einsum, matmul
 from .softmax import softmax
@@ -49,6 +49,8 @@ def scaled_dot_product_attention(q, k, v, dropout_p=0.0, rng=None):
     q, k, v = (x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:]) for x in (q, k, v))  # (heads, tokens, d)
     scale = 1 / math.sqrt(q.shape[-1])
     tiles = _tiles(len(q), q.shape[1], k.shape[1])
+    if dropout_p and rng is None:
+        raise MinivitError("attention", "dropout_p without rng.", rule="chance comes from a Generator or a seed.")
     seed = np.random.default_rng(rng).integers(2**63) if dropout_p else None
     y = np.empty((*q.shape[:2], v.shape[2]), q.dtype)  # (heads, q, d)
     log_sum = np.empty((*q.shape[:2], 1), q.dtype)  # (heads, q, 1)

@@ -18,6 +18,8 @@ def dropout(x, p, rng, training=True):
         raise MinivitError("dropout", f"p={p} is not a probability.", rule="0 <= p <= 1")
     if not training or p == 0:
         return x, lambda dy: dy
+    if rng is None:
+        raise MinivitError("dropout", "rng is None.", rule="chance comes from an np.random.Generator or a seed.")
     keep = np.random.default_rng(rng).random(x.shape, dtype=np.float32) >= p
     mask = keep * x.dtype.type(1 / (1 - p) if p < 1 else 0)
 

@@ -16,6 +16,8 @@ def matmul(x, y):
     A vector counts as one row on the left and as one column on the right, as in NumPy.
     Backward: dx = dz @ y^T, dy = x^T @ dz.
     """
+    if 0 in (x.ndim, y.ndim) or x.shape[-1] != y.shape[-2:][0]:
+        raise ShapeError("matmul", f"{x.shape} @ {y.shape} do not fit.", rule="(..., m, k) @ (..., k, n): the k agree.")
     rows = x[None] if x.ndim == 1 else x  # (..., m, k)
     columns = y[:, None] if y.ndim == 1 else y  # (..., k, n)
 
@@ -72,7 +74,7 @@ def _subscripts(equation, operands):
     left, arrow, output = equation.replace(" ", "").partition("->")
     inputs = left.split(",")
     if len(operands) not in (1, 2) or len(inputs) != len(operands):
-        refuse(f"{len(inputs)} operands are named and {len(operands)} came", "one or two operands, each named")
+        refuse(f"{len(inputs)} operands are named and {len(operands)} came", "one operand or two, each of them named")
     named = [letters.replace("...", "") for letters in inputs]
     if not all(c in string.ascii_letters for c in "".join(named) + output.replace("...", "")):
         refuse("axes are named by single letters a-z and A-Z")
