@@ -188,5 +188,5 @@ def test_matmul(shapes, rng, assert_same):
 
 @pytest.mark.parametrize("shapes", [((2, 3), (2, 3)), ((3,), (2, 3)), ((2, 3, 4), (3, 4, 5)), ((), (3, 2))])
 def test_matrices_that_do_not_fit(shapes):
-    with pytest.raises(ShapeError, match=r"^matmul: .* @ .* do not fit.\n  rule: "):
+    with pytest.raises(ShapeError, match=r"^matmul: .*(@ .* do not fit|not be broadcast).*\n  rule: "):
         Tensor(np.ones(shapes[0])) @ Tensor(np.ones(shapes[1]))
