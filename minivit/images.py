@@ -39,7 +39,7 @@ def open_image(path):
     FileError for what is missing, unreadable, damaged, too large (a decompression bomb) or not a picture.
     """
     path = Path(path)
-    with _explained(path):
+    with explained(path):
         if path.is_dir():  # asked first: Windows reports the opening of a folder as a lack of permission
             raise IsADirectoryError
         with Image.open(path) as image:
@@ -54,7 +54,7 @@ def pixel_values(image, size=224, mean=0.5, std=0.5):
     Returns (C, H, W) float32, in -1..1 for the default mean and std. A picture of that size already is not changed.
     FileError as open_image; ShapeError for a wrong size, dtype, rank or number of channels, and for an empty image.
     """
-    height, width = _pair("pixel_values", "size", size)
+    height, width = as_size("pixel_values", "size", size)
     picture = as_picture("pixel_values", image).resize((width, height), Image.Resampling.BILINEAR)
     pixels = np.asarray(picture).reshape(height, width, -1)  # (H, W, C)
     pixels = np.ascontiguousarray(pixels.transpose(2, 0, 1))  # (C, H, W)
@@ -105,7 +105,7 @@ def crop_patches(image, patch_size):
     ShapeError for a patch that does not divide the picture.
     """
     picture = as_picture("crop_patches", image)
-    ph, pw = _pair("crop_patches", "patch_size", patch_size)
+    ph, pw = as_size("crop_patches", "patch_size", patch_size)
     width, height = picture.size
     _check_divides("crop_patches", (height, width), (ph, pw))
     boxes = [(x, y, x + pw, y + ph) for y in range(0, height, ph) for x in range(0, width, pw)]
@@ -120,7 +120,7 @@ def patchify(pixels, patch_size):
     ShapeError for another rank, an empty array, or a patch that does not divide H x W.
     """
     pixels = _ranked("patchify", "pixels", pixels, "(C, H, W)")
-    ph, pw = _pair("patchify", "patch_size", patch_size)
+    ph, pw = as_size("patchify", "patch_size", patch_size)
     channels, height, width = pixels.shape
     _check_divides("patchify", (height, width), (ph, pw))
     grid = pixels.reshape(channels, height // ph, ph, width // pw, pw)  # (C, H/P, P, W/P, P)
@@ -133,7 +133,7 @@ def unpatchify(patches, height, width):
     patches: (N, C, P, P). Returns (C, H, W). ShapeError for another rank or when N patches do not fill the picture.
     """
     patches = _ranked("unpatchify", "patches", patches, "(N, C, P, P)")
-    height, width = _pair("unpatchify", "(height, width)", (height, width))
+    height, width = as_size("unpatchify", "(height, width)", (height, width))
     count, channels, ph, pw = patches.shape
     _check_divides("unpatchify", (height, width), (ph, pw))
     rows, columns = height // ph, width // pw
@@ -148,7 +148,7 @@ def unpatchify(patches, height, width):
 
 
 @contextlib.contextmanager
-def _explained(where):
+def explained(where):
     """Inside, whatever Pillow raises becomes one FileError, and what it warns of is silent (but for the bomb)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -210,7 +210,7 @@ def as_picture(where, image):
     if isinstance(image, Image.Image):
         if 0 in image.size:
             raise ShapeError(where, f"the image is empty: {image.height}x{image.width}.", rule="at least one pixel")
-        with _explained(where):
+        with explained(where):
             return _upright_rgb(image)
     rule = "a path, a PIL image, or a uint8 array (H, W), (H, W, 1) or (H, W, 3)"
     if not hasattr(image, "__array__"):
@@ -233,7 +233,7 @@ def as_picture(where, image):
     return Image.fromarray(pixels[..., 0] if shape[2:] == (1,) else pixels)
 
 
-def _pair(where, name, value):
+def as_size(where, name, value):
     """An int or a pair of ints as (height, width), both above 0."""
     pair = tuple(value) if isinstance(value, tuple | list) else (value, value)
     if len(pair) != 2 or not all(isinstance(side, numbers.Integral) and side > 0 for side in pair):

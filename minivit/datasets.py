@@ -1,0 +1,403 @@
+"""Data sets: the digits in the box, MNIST and CIFAR-10 from files the user has, and folders of photos.
+
+Each comes as (train, test), two Datasets. Names, headers, sizes and labels are checked at once; the pixels are read
+when first needed. N pictures, B of them in a batch, C channels, H W pixels, K classes. Every fault of a file is a
+FileError that names it.
+"""
+
+import gzip
+import os
+import warnings
+import zlib
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from .errors import FileError, MinivitError, ShapeError, shortened
+from .images import as_size, explained, open_image, photo
+
+PHOTO_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+_DIGITS = [str(digit) for digit in range(10)]
+_RECORD = 1 + 3 * 32 * 32  # CIFAR-10: a label, then red, green and blue
+_SHARES = (np.arange(256) / 255).astype(np.float32)  # (256,): what each byte is of white, rounded as in images
+
+
+class Dataset:
+    """The pictures of one split, their labels and the names of the classes.
+
+    images: (N, C, H, W) uint8 or Photos; or a function without arguments that returns them, to be called when they are
+    first needed, and then image_shape is (C, H, W). labels: (N,) whole numbers 0..K-1. class_names: K names.
+    `labels`, `class_names`, `num_channels` and `image_size` (H, W) are there without reading a picture. ShapeError when
+    images, labels and class names do not fit together.
+    """
+
+    mean, std = 0.5, 0.5  # see scaled
+
+    def __init__(self, images, labels, class_names, image_shape=None):
+        labels, self.class_names = np.asarray(labels), [str(name) for name in class_names]
+        shape, dtype = ((*labels.shape, *image_shape), np.uint8) if image_shape else (images.shape, images.dtype)
+        if len(shape) != 4 or shape[:1] != labels.shape or dtype != np.uint8 or labels.dtype.kind not in "iu":
+            raise ShapeError(
+                "Dataset",
+                f"images {shape} {dtype} and labels {labels.shape} {labels.dtype}.",
+                rule="images (N, C, H, W) uint8 and labels (N,) of whole numbers",
+            )
+        if labels.size and not 0 <= labels.min() <= labels.max() < len(self.class_names):
+            raise ShapeError(
+                "Dataset",
+                f"labels from {labels.min()} to {labels.max()}.",
+                rule=f"0 <= label < K = {len(self.class_names)}, the number of class names",
+            )
+        self.labels = labels.astype(np.int64)
+        self.num_channels, self.image_size = shape[1], tuple(shape[2:])
+        self._images = images
+
+    def __len__(self):
+        return len(self.labels)
+
+    @property
+    def images(self):
+        """(N, C, H, W) uint8, read when first needed and kept; of a folder of photos not an array but its Photos."""
+        if callable(self._images):
+            self._images = self._images()
+        return self._images
+
+    def batch(self, indices):
+        """(pixel_values (B, C, H, W) float32, scaled as images.pixel_values does, labels (B,) int64).
+
+        indices: (B,) whole numbers, a boolean mask (N,) or a slice.
+        """
+        pixels = _SHARES[self.images[indices]]  # (B, C, H, W)
+        pixels -= self.mean
+        pixels /= self.std
+        return pixels, self.labels[indices]
+
+    def scaled(self, mean, std):
+        """The same pictures, scaled by another mean and std (of values 0..1): numbers, or one for each channel."""
+        new = self._taken(np.arange(len(self)), self.labels, self.class_names)
+        new.mean, new.std = (np.asarray(x, np.float32).reshape(-1, 1, 1) for x in (mean, std))  # (C, 1, 1)
+        return new
+
+    def resized(self, size):
+        """The same pictures at another size, a side or (height, width) in pixels; bilinear."""
+        size = as_size("resized", "size", size)
+        if size == self.image_size:
+            return self
+
+        def resize():
+            if isinstance(self.images, Photos):
+                return Photos(self.images.paths, size)
+            planes = self.images.reshape(-1, *self.image_size)  # (N * C, H, W)
+            planes = [Image.fromarray(plane).resize(size[::-1], Image.Resampling.BILINEAR) for plane in planes]
+            return np.stack(planes).reshape(len(self), self.num_channels, *size)
+
+        new = Dataset(resize, self.labels, self.class_names, (self.num_channels, *size))
+        new.mean, new.std = self.mean, self.std
+        return new
+
+    def subset(self, indices):
+        """The Dataset of these examples in this order. indices: as for batch. Reads nothing yet."""
+        return self._taken(np.arange(len(self))[indices], self.labels[indices], self.class_names)
+
+    def only(self, classes):
+        """The examples of these classes, relabelled: only([7, 5]) makes the 7s class 0 and the 5s class 1."""
+        classes, known = list(classes), len(self.class_names)
+        if not classes or len({*classes} & {*range(known)}) < len(classes):
+            raise MinivitError("only", f"classes={classes}.", rule=f"whole numbers from 0 to {known - 1}, none twice")
+        new_label = np.full(known, -1)  # (K,)
+        new_label[classes] = np.arange(len(classes))
+        rows = np.flatnonzero(new_label[self.labels] >= 0)
+        return self._taken(rows, new_label[self.labels[rows]], [self.class_names[label] for label in classes])
+
+    def few(self, per_class, rng):
+        """That many examples of each class, drawn without replacement, class by class. rng: a Generator or a seed."""
+        rng = np.random.default_rng(rng)
+        counts = np.bincount(self.labels, minlength=len(self.class_names))  # (K,)
+        if not 1 <= per_class <= counts.min():
+            smallest = self.class_names[counts.argmin()]
+            raise MinivitError(
+                "few",
+                f"{per_class} examples of each class cannot be drawn.",
+                rule=f"1 <= per_class <= {counts.min()}, the size of the smallest class {smallest!r}",
+            )
+        members = [np.flatnonzero(self.labels == label) for label in range(len(counts))]
+        return self.subset(np.concatenate([rng.choice(rows, per_class, replace=False) for rows in members]))
+
+    def _taken(self, rows, labels, class_names):
+        shape = (self.num_channels, *self.image_size)
+        new = Dataset(lambda: self.images.take(rows, axis=0), labels, class_names, shape)
+        new.mean, new.std = self.mean, self.std
+        return new
+
+
+class Photos:
+    """Photos on the disk that index like an array (N, 3, H, W) uint8 and are opened anew each time, never kept.
+
+    paths: N files; size: (H, W), to which each is resized as images.pixel_values does it. Indexing raises a FileError
+    that names the photo which cannot be read.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, paths, size):
+        self.paths, self.shape = list(paths), (len(paths), 3, *size)
+
+    def __getitem__(self, indices):
+        rows, (height, width) = np.arange(len(self.paths))[indices], self.shape[2:]
+        pictures = np.empty((*rows.shape, *self.shape[1:]), self.dtype)  # (B, 3, H, W), or (3, H, W) of one
+        for place, row in np.ndenumerate(rows):
+            picture = open_image(self.paths[row]).resize((width, height), Image.Resampling.BILINEAR)
+            pictures[place] = np.asarray(picture).transpose(2, 0, 1)  # (3, H, W)
+        return pictures
+
+    def take(self, rows, axis=0):
+        """The Photos of these rows, in the words of ndarray.take; nothing is opened."""
+        return Photos([self.paths[row] for row in rows], self.shape[2:])
+
+
+def load(name, size=224, test_fraction=0.2, seed=0, strict=False):
+    """(train, test) by name: "digits", "mnist:FOLDER", "cifar10:FOLDER" or the path of a folder of photos.
+
+    The other arguments are image_folder's. A folder that is really called digits goes by "./digits".
+    """
+    kind, _, folder = str(name).partition(":")  # C:\photos has a colon too, but no such kind before it
+    if folder and kind in ("mnist", "cifar10"):
+        return {"mnist": mnist, "cifar10": cifar10}[kind](os.path.expanduser(folder))
+    if name == "digits":
+        return digits()
+    if not os.path.exists(name):
+        raise FileError(
+            "load",
+            f"there is no data set and no folder {str(name)!r}.",
+            hint="give digits, mnist:FOLDER, cifar10:FOLDER, or a folder of photos with one sub-folder a class.",
+        )
+    return image_folder(name, size, test_fraction, seed, strict)
+
+
+def digits():
+    """The 1797 handwritten digits in the box: (N, 1, 8, 8), grey, 0 empty, 255 full (the file's 16).
+
+    The documented split: the first 898 rows train, the last 899 test, in the file's order. Credits: images/README.md.
+    """
+    with np.load(photo("digits.npz"), allow_pickle=False) as file:
+        images, labels = np.rint(file["images"] * (255 / 16)).astype(np.uint8)[:, None], file["labels"]  # (N, 1, 8, 8)
+    return Dataset(images[:898], labels[:898], _DIGITS), Dataset(images[898:], labels[898:], _DIGITS)
+
+
+def mnist(folder):
+    """MNIST, or a set in its format with ten classes such as Fashion-MNIST, from its four IDX files: (N, 1, 28, 28).
+
+    train-images-idx3-ubyte, train-labels-idx1-ubyte and the same with t10k, each gzipped (.gz) or not, also spelled
+    train-images.idx3-ubyte. The classes are called "0" to "9": the files name none.
+    """
+    names = [
+        [f"{split}-{what}{dot}{kind}-ubyte{end}" for dot in "-." for end in ("", ".gz")]
+        for split in ("train", "t10k")
+        for what, kind in (("images", "idx3"), ("labels", "idx1"))
+    ]
+    paths = _found(_folder(folder), names, "MNIST and Fashion-MNIST have four files; each may end in .gz.")
+    splits = []
+    for images, labels in (paths[:2], paths[2:]):
+        (count, *size), values = _idx(images, 3, read=False)[0], _idx(labels, 1)[1]
+        if len(values) != count:
+            raise FileError(labels, f"holds {len(values)} labels for the {count} pictures of {images.name}.")
+        _check_labels(labels, values)
+        splits.append(Dataset(lambda path=images: _idx(path, 3)[1][:, None], values, _DIGITS, (1, *size)))
+    sizes = [split.image_size for split in splits]
+    if sizes[0] != sizes[1]:
+        raise FileError(paths[2], f"its pictures are {sizes[1]}, those of {paths[0].name} {sizes[0]} pixels (H, W).")
+    return tuple(splits)
+
+
+def cifar10(folder):
+    """CIFAR-10 from its binary version in folder, or in cifar-10-batches-bin in it: (N, 3, 32, 32), RGB.
+
+    data_batch_1.bin to data_batch_5.bin (train) and test_batch.bin; the class names are those of batches.meta.txt, or
+    "0" to "9" without it. FileError also for the version made for Python, whose files are pickles.
+    """
+    folder = _folder(folder)
+    if (folder / "cifar-10-batches-bin").is_dir():
+        folder = folder / "cifar-10-batches-bin"
+    names = [*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"]
+    hint = 'get the "CIFAR-10 binary version (suitable for C programs)", cifar-10-binary.tar.gz, and unpack it.'
+    for pickled in (folder / "data_batch_1", folder / "cifar-10-batches-py"):
+        if pickled.exists() and not (folder / names[0]).exists():
+            raise FileError(
+                pickled,
+                "refused: this is CIFAR-10 as a pickle, and loading a pickle runs whatever code its author put in.",
+                hint=hint,
+            )
+    paths, meta = _found(folder, [[name] for name in names], hint), folder / "batches.meta.txt"
+    with _reading(meta):
+        class_names = meta.read_text(encoding="utf-8").split() if meta.is_file() else _DIGITS
+    if len(class_names) != 10 or len(set(class_names)) != 10:
+        raise FileError(meta, f"has the names {' '.join(class_names)!a}.", rule="10 different ones, one a line")
+
+    def split(paths):
+        labels = np.concatenate([_cifar_records(path)[0] for path in paths])
+        return Dataset(
+            lambda: np.concatenate([_cifar_records(path)[1] for path in paths]), labels, class_names, (3, 32, 32)
+        )
+
+    return split(paths[:5]), split(paths[5:])
+
+
+def image_folder(path, size=224, test_fraction=0.2, seed=0, strict=False):
+    """A person's own photos: path has one sub-folder a class, with the class's name, and the photos are in these.
+
+    Photos go by their suffix (PHOTO_SUFFIXES); other files, hidden ones and deeper folders are ignored. Each is turned
+    to RGB and resized to size, one side or (height, width) in pixels, whenever a batch wants it: (N, 3, H, W).
+    Of each class that share, drawn by seed, is for the test: at least one photo, but one always stays in train.
+    A photo whose header cannot be read, and a JPEG cut off before its end, is skipped with one warning that lists all
+    such, or refused if strict. Other damage shows when a batch decodes the photo, and raises a FileError there.
+    """
+    path, size = _folder(path), as_size("image_folder", "size", size)
+    if not 0 <= test_fraction < 1:
+        raise MinivitError("image_folder", f"test_fraction={test_fraction} is no share.", rule="0 <= test_fraction < 1")
+    folders = [folder for folder in _visible(path) if folder.is_dir()]
+    if len(folders) < 2:
+        raise FileError(
+            path,
+            f"has one class only, {folders[0].name!r}." if folders else "has no sub-folders.",
+            rule="one sub-folder a class, two or more: photos/cat/1.jpg, photos/dog/2.jpg",
+        )
+    rng, names = np.random.default_rng(seed), [folder.name for folder in folders]
+    files, labels, in_test, faults = [], [], [], []
+    for label, folder in enumerate(folders):
+        photos = [file for file in _visible(folder) if file.suffix.lower() in PHOTO_SUFFIXES and file.is_file()]
+        wrong = {file: fault for file in photos if (fault := _photo_fault(file))}
+        good = [file for file in photos if file not in wrong]
+        if not good:
+            raise FileError(
+                folder,
+                "\n    ".join(["has no photo that can be read.", *shortened([*wrong.values()])]),
+                rule=f"a photo ends in {', '.join(PHOTO_SUFFIXES)}.",
+                hint="put photos in, or remove the folder (a phone's HEIC: save it as JPEG first).",
+            )
+        count = min(max(round(len(good) * test_fraction), int(test_fraction > 0)), len(good) - 1)
+        files += good
+        labels += [label] * len(good)
+        in_test += [place < count for place in rng.permutation(len(good))]
+        faults += wrong.values()
+    if faults:
+        what = f"{len(faults)} of {len(faults) + len(files)} photos cannot be read"
+        lines = "".join(f"\n    {line}" for line in shortened(faults))
+        if strict:
+            raise FileError(path, f"{what}:{lines}", hint="repair or remove them; without strict they are skipped.")
+        warnings.warn(f"{path}: {what} and are skipped:{lines}", stacklevel=2)
+    everything, in_test = Dataset(Photos(files, size), labels, names), np.array(in_test)  # (N,) bool
+    return everything.subset(~in_test), everything.subset(in_test)
+
+
+def _folder(path):
+    if not os.path.isdir(path):
+        raise FileError(
+            path,
+            "this is a file, not a folder." if os.path.exists(path) else "there is no such folder.",
+            hint="give the folder that holds the data.",
+        )
+    return Path(path)
+
+
+def _found(folder, choices, hint):
+    """The first file of each choice of names; one FileError lists every choice that folder has none of."""
+    paths = [next((folder / name for name in names if (folder / name).is_file()), None) for names in choices]
+    missing = [names[0] for names, path in zip(choices, paths, strict=True) if path is None]
+    if missing:
+        raise FileError(folder, f"has no {', '.join(missing)}.", hint=hint)
+    return paths
+
+
+def _visible(folder):
+    """What is in folder, sorted by name; hidden files stay out (macOS writes ._1.jpg, Jupyter .ipynb_checkpoints)."""
+    with _reading(folder):
+        return sorted((path for path in folder.iterdir() if path.name[0] != "."), key=lambda path: path.name)
+
+
+@contextmanager
+def _reading(path):
+    """Inside, what the system, gzip or UTF-8 raises becomes a FileError."""
+    try:
+        yield
+    except FileError:
+        raise
+    except (OSError, EOFError, UnicodeError, zlib.error) as fault:
+        raise FileError(path, f"cannot be read: {fault}", hint="if damaged, copy or download it again.") from fault
+
+
+def _check_labels(path, labels):
+    wrong = np.flatnonzero(labels > 9)
+    if len(wrong):
+        raise FileError(
+            path,
+            f"label {labels[wrong[0]]} at row {wrong[0]}, {len(wrong)} wrong of {len(labels)}.",
+            rule="0 <= label <= 9",
+        )
+
+
+def _idx(path, rank, read=True):
+    """(sizes, uint8 array of these sizes) of an IDX file; without read, None for the array.
+
+    The format (http://yann.lecun.com/exdb/mnist): the bytes 0 0 8 rank, `rank` big-endian sizes of 4 bytes, the data.
+    gzip is known by its first bytes, whatever the name. Memory grows with what the file holds, not what it promises.
+    """
+    with _reading(path), open(path, "rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        stream = gzip.GzipFile(fileobj=file) if packed else file
+        header = stream.read(4 + 4 * rank)
+        if header[:4] != bytes([0, 0, 8, rank]):
+            raise FileError(
+                path,
+                f"begins with the bytes {header[:4].hex(' ') or '(none)'}.",
+                rule=f"{'labels' if rank == 1 else 'pictures'} as IDX begin with 00 00 08 {rank:02x}",
+                hint="it is another file than its name says, perhaps a saved web page: download it again.",
+            )
+        sizes = [int.from_bytes(header[at : at + 4], "big") for at in range(4, 4 + 4 * rank, 4)]
+        if 0 in sizes:  # and so when the header is cut off
+            raise FileError(path, f"has the header {header.hex(' ')}.", rule=f"4 bytes, {rank} sizes of 4, none is 0")
+        data = bytearray()
+        while read and len(data) <= prod(sizes) and (chunk := stream.read(1 << 20)):
+            data += chunk
+    length = len(data) if read else prod(sizes) if packed else os.path.getsize(path) - len(header)
+    if length != prod(sizes):
+        raise FileError(
+            path,
+            f"is too {'short' if length < prod(sizes) else 'long'}.",
+            rule=f"its header promises {' * '.join(map(str, sizes))} = {prod(sizes)} bytes, not {length}",
+        )
+    return sizes, np.frombuffer(data, np.uint8).reshape(sizes) if read else None
+
+
+def _cifar_records(path):
+    """(labels (N,), images (N, 3, 32, 32)) of one file: https://www.cs.toronto.edu/~kriz/cifar.html, binary version."""
+    with _reading(path):
+        data = np.fromfile(path, np.uint8)
+    if data.size == 0 or data.size % _RECORD:
+        raise FileError(
+            path,
+            f"has {data.size} bytes.",
+            rule=f"one or more records of {_RECORD} bytes",
+            hint="it is cut off or another file: download it again.",
+        )
+    records = data.reshape(-1, _RECORD)  # (N, 3073)
+    labels = records[:, 0].copy()  # not a view: it would keep the pixels in memory
+    _check_labels(path, labels)
+    return labels, records[:, 1:].reshape(-1, 3, 32, 32)  # (N,), (N, C, H, W)
+
+
+def _photo_fault(path):
+    """Why a photo cannot be read, as far as that shows without decoding it; None if all is well so far."""
+    try:
+        with explained(path), Image.open(path) as image:
+            # A JPEG cut off is the commonest of all. Its end mark is FF D9, which pixel data cannot contain, and the
+            # header with its thumbnail, which has its own, lies behind us.
+            if image.format in ("JPEG", "MPO") and b"\xff\xd9" not in image.fp.read():
+                raise EOFError("the file is cut off, the end of the picture is missing.")
+            image.verify()
+    except FileError as fault:
+        return str(fault).splitlines()[0]
+    return None

@@ -1,0 +1,564 @@
+"""Data sets: what is in the files comes out, is read only when needed, and each bad file is named in one message."""
+
+import gzip
+import re
+import tracemalloc
+from math import prod
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minivit import datasets
+from minivit.datasets import Dataset, Photos, cifar10, digits, image_folder, load, mnist
+from minivit.errors import FileError, MinivitError, ShapeError
+from minivit.images import photo, pixel_values
+
+RNG = np.random.default_rng(0)
+PIXELS = RNG.integers(0, 256, (11, 3, 5, 7), dtype=np.uint8)  # (N, C, H, W)
+LABELS = np.array([2, 0, 1, 1, 2, 0, 2, 2, 1, 0, 2])
+NAMES = ["ant", "bee", "cat"]
+
+
+def arrays():
+    return Dataset(PIXELS, LABELS, NAMES)
+
+
+def deferred():
+    """The same, and a list that grows with each reading."""
+    calls = []
+
+    def read():
+        calls.append("read")
+        return PIXELS
+
+    return Dataset(read, LABELS, NAMES, PIXELS.shape[1:]), calls
+
+
+# ---- Dataset
+
+
+def test_dataset_tells_what_it_is():
+    data = arrays()
+    assert (len(data), data.num_channels, data.image_size, data.class_names) == (11, 3, (5, 7), NAMES)
+    np.testing.assert_array_equal(data.images, PIXELS)
+    assert Dataset(PIXELS, LABELS.astype(np.uint8), NAMES).labels.dtype == np.int64
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_batch_scales_as_pixel_values_does_to_the_last_bit(channels):
+    every = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16).repeat(channels, axis=1)  # (1, C, 16, 16)
+    pixels, labels = Dataset(every, [0], ["a"]).batch([0])
+    expected = pixel_values(every[0].transpose(1, 2, 0), size=16)
+    assert pixels.dtype == np.float32 and labels.tolist() == [0]
+    assert (pixels.min(), pixels.max()) == (-1, 1)
+    np.testing.assert_array_equal(pixels[0], expected)
+
+
+@pytest.mark.parametrize("indices", [[7, 2, 2], np.array([-1]), slice(3, 9, 2), LABELS == 1, []], ids=str)
+def test_batch_and_subset_take_the_same_rows(indices):
+    pixels, labels = arrays().batch(indices)
+    subset = arrays().subset(indices)
+    np.testing.assert_array_equal(labels, LABELS[indices])
+    np.testing.assert_array_equal(np.rint((pixels + 1) * 127.5), PIXELS[indices])
+    np.testing.assert_array_equal(subset.images, PIXELS[indices])
+    np.testing.assert_array_equal(subset.labels, LABELS[indices])
+    assert subset.class_names == NAMES
+
+
+def test_images_are_read_when_first_needed_and_once():
+    data, calls = deferred()
+    chosen = data.subset([4, 1]).only([0, 2])
+    assert (len(chosen), chosen.image_size, chosen.num_channels, calls) == (2, (5, 7), 3, [])
+    np.testing.assert_array_equal(chosen.images, PIXELS[[4, 1]])
+    chosen.batch([0])
+    data.batch([0])
+    assert calls == ["read"]
+
+
+def test_only_relabels_in_the_order_given():
+    chosen = arrays().only([2, 0])
+    rows = np.flatnonzero(LABELS != 1)
+    np.testing.assert_array_equal(chosen.images, PIXELS[rows])
+    assert chosen.labels.tolist() == [{2: 0, 0: 1}[label] for label in LABELS[rows]]
+    assert chosen.class_names == ["cat", "ant"]
+
+
+@pytest.mark.parametrize("classes", [[], [0, 3], [-1], [1, 1], ["ant"]], ids=str)
+def test_only_refuses_what_is_no_class(classes):
+    with pytest.raises(MinivitError, match=r"only: classes=.*\n  rule: whole numbers from 0 to 2, none twice"):
+        arrays().only(classes)
+
+
+def test_few_draws_so_many_of_each_class_without_replacement():
+    drawn = arrays().few(3, np.random.default_rng(1))
+    assert drawn.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    rows = [
+        [np.flatnonzero((PIXELS == image).all((1, 2, 3))).item() for image in arrays().few(2, seed).images]
+        for seed in range(20)
+    ]
+    for chosen in rows:
+        assert len(set(chosen)) == 6 and LABELS[chosen].tolist() == [0, 0, 1, 1, 2, 2]
+    assert {row for chosen in rows for row in chosen} == set(range(11))  # every example has its chance
+
+
+def test_few_follows_the_generator():
+    rng = np.random.default_rng(5)
+    first, second = arrays().few(2, rng), arrays().few(2, rng)
+    np.testing.assert_array_equal(first.images, arrays().few(2, 5).images)
+    assert (first.images != second.images).any()
+
+
+@pytest.mark.parametrize("per_class", [0, 4])
+def test_few_names_the_smallest_class(per_class):
+    with pytest.raises(MinivitError, match=r"few: \d examples.*\n  rule: 1 <= per_class <= 3, .* class 'ant'"):
+        arrays().few(per_class, 0)
+
+
+@pytest.mark.parametrize(
+    "images, labels, message",
+    [
+        (PIXELS.astype(np.float32), LABELS, "images .* float32"),
+        (PIXELS[0], LABELS[:3], r"images \(3, 5, 7\)"),
+        (PIXELS, LABELS[:-1], r"images .* and labels \(10,\)"),
+        (PIXELS, LABELS * 1.0, "images .* and labels .* float64"),
+        (PIXELS, LABELS + 1, "labels from 1 to 3"),
+        (PIXELS, LABELS - 1, "labels from -1 to 1"),
+    ],
+)
+def test_dataset_refuses_what_does_not_fit_together(images, labels, message):
+    with pytest.raises(ShapeError, match=f"Dataset: {message}"):
+        Dataset(images, labels, NAMES)
+
+
+# ---- digits
+
+
+def test_digits_are_the_documented_split_in_grey():
+    train, test = digits()
+    with np.load(photo("digits.npz"), allow_pickle=False) as file:
+        images, labels = file["images"], file["labels"]
+    assert (len(train), len(test), train.image_size, train.num_channels) == (898, 899, (8, 8), 1)
+    assert train.class_names == test.class_names == list("0123456789")
+    both = np.concatenate([train.images, test.images])[:, 0]  # (N, 8, 8)
+    assert both.dtype == np.uint8
+    grey = [round(value * 255 / 16) for value in range(17)]
+    assert (grey[0], grey[16]) == (0, 255)
+    np.testing.assert_array_equal(both, np.array(grey)[images])
+    np.testing.assert_array_equal(np.concatenate([train.labels, test.labels]), labels)
+
+
+# ---- MNIST
+
+TRAIN, TEST = PIXELS[:7, 0], PIXELS[7:, 1]  # (7, 5, 7), (4, 5, 7)
+IMAGES = "train-images-idx3-ubyte"
+
+
+def idx(array):
+    return bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.astype(np.uint8).tobytes()
+
+
+def write_mnist(folder, dot="-", gz=False, **changed):
+    """The four files; changed: the bytes of some, by train_images, t10k_labels ... before they are packed."""
+    contents = {
+        "train_images": idx(TRAIN),
+        "train_labels": idx(LABELS[:7]),
+        "t10k_images": idx(TEST),
+        "t10k_labels": idx(LABELS[7:]),
+    } | changed
+    for name, data in contents.items():
+        name = name.replace("_", "-") + dot + ("idx3" if "images" in name else "idx1") + "-ubyte"
+        (folder / (name + ".gz" * gz)).write_bytes(gzip.compress(data) if gz else data)
+    return folder
+
+
+def read_mnist(folder):
+    return [split.images for split in mnist(folder)]
+
+
+@pytest.mark.parametrize("gz", [False, True])
+@pytest.mark.parametrize("dot", "-.")
+def test_mnist_reads_every_spelling(tmp_path, dot, gz):
+    (tmp_path / IMAGES).mkdir()  # some unpack each file into a folder of the same name
+    folder = write_mnist(tmp_path, dot=".", gz=gz) if dot == "." else write_mnist(tmp_path / IMAGES, gz=gz)
+    train, test = mnist(folder)
+    assert (len(train), len(test), train.image_size, train.num_channels) == (7, 4, (5, 7), 1)
+    np.testing.assert_array_equal(train.images[:, 0], TRAIN)
+    np.testing.assert_array_equal(test.images[:, 0], TEST)
+    assert train.labels.tolist() + test.labels.tolist() == LABELS.tolist()
+    assert train.class_names == list("0123456789")
+
+
+def test_mnist_unpacks_by_content_not_by_name(tmp_path):
+    """Browsers unpack a download and leave its name."""
+    for file in write_mnist(tmp_path).iterdir():
+        file.rename(f"{file}.gz")
+    np.testing.assert_array_equal(read_mnist(tmp_path)[1][:, 0], TEST)
+
+
+def test_mnist_reads_pixels_when_first_needed(tmp_path):
+    train, test = mnist(write_mnist(tmp_path))
+    kept = train.images
+    for file in tmp_path.iterdir():
+        file.unlink()
+    assert train.images is kept
+    with pytest.raises(FileError, match=r"t10k-images-idx3-ubyte: cannot be read: .*No such file"):
+        test.batch([0])
+
+
+@pytest.mark.parametrize("gz", [False, True])
+@pytest.mark.parametrize(
+    "changed, message",
+    [
+        ({"train_images": b""}, r"train-images\S*: begins with the bytes \(none\)"),
+        ({"train_images": b"<!DOCTYPE html>"}, r"train-images\S*: begins with the bytes 3c 21 44 4f(.|\n)*web page"),
+        ({"t10k_images": idx(LABELS)}, r"t10k-images\S*: begins .* 00 00 08 01.\n.*pictures .* with 00 00 08 03"),
+        ({"t10k_labels": idx(TEST)}, r"t10k-labels\S*: begins .* 00 00 08 03.\n.*labels .* with 00 00 08 01"),
+        ({"train_images": idx(TRAIN)[:15]}, r"train-images\S*: has the header 00 00 08 03 .* 00 00\.\n.*3 sizes"),
+        ({"train_images": idx(TRAIN[:0]), "train_labels": idx(LABELS[:0])}, r"train-images\S*: has the header"),
+        ({"train_images": idx(TRAIN)[:-1]}, r"train-images\S*: is too short.\n.*7 \* 5 \* 7 = 245 bytes, not 244"),
+        ({"t10k_images": idx(TEST) + b"!"}, r"t10k-images\S*: is too long.\n.*4 \* 5 \* 7 = 140 bytes, not 141"),
+        ({"t10k_labels": idx(LABELS[7:])[:-2]}, r"t10k-labels\S*: is too short.\n.*4 = 4 bytes, not 2"),
+        ({"train_labels": idx(LABELS[:6])}, r"train-labels\S*: holds 6 labels for the 7 pictures of train-images"),
+        ({"t10k_labels": idx(LABELS[7:] * 9)}, r"t10k-labels\S*: label 18 at row 0, 2 wrong of 4.\n  rule: 0 <= lab"),
+        ({"t10k_images": idx(TEST[:, :, 1:])}, r"t10k-images\S*: its pictures are \(5, 6\), those of .* \(5, 7\)"),
+    ],
+)
+def test_mnist_names_the_damaged_file(tmp_path, changed, message, gz):
+    with pytest.raises(FileError, match=f"^{re.escape(str(tmp_path))}.{message}"):
+        read_mnist(write_mnist(tmp_path, gz=gz, **changed))
+
+
+def test_mnist_reads_a_gzip_to_its_end(tmp_path):
+    """Also where the pixels end with a chunk of the reading, 1 MiB: what follows may be more, or a wrong checksum."""
+    mega = np.zeros((1, 1024, 1024), np.uint8)
+    write_mnist(
+        tmp_path,
+        gz=True,
+        train_images=idx(mega) + b"!",
+        t10k_images=idx(mega),
+        train_labels=idx(LABELS[:1]),
+        t10k_labels=idx(LABELS[:1]),
+    )
+    train, test = mnist(tmp_path)
+    assert test.images.shape == (1, 1, 1024, 1024)
+    with pytest.raises(FileError, match="too long"):
+        train.images  # noqa: B018
+
+
+def test_mnist_knows_a_plain_file_of_another_length_before_it_is_read(tmp_path):
+    with pytest.raises(FileError, match="too short"):
+        mnist(write_mnist(tmp_path, train_images=idx(TRAIN)[:-1]))
+
+
+@pytest.mark.parametrize("name", [f"{IMAGES}.gz", "t10k-labels-idx1-ubyte.gz"])
+@pytest.mark.parametrize("damage", ["short", "header", "crc", "body", "tail"])
+def test_mnist_names_the_damaged_gzip(tmp_path, name, damage):
+    path = write_mnist(tmp_path, gz=True) / name
+    data = bytearray(path.read_bytes())
+    if damage == "crc":
+        data[-8] ^= 1
+    elif damage == "body":
+        data[12:16] = b"\xff" * 4
+    data = {"short": data[:-9], "header": data[:5], "tail": data + b"rubbish"}.get(damage, data)
+    path.write_bytes(data)
+    with pytest.raises(FileError, match=f"{re.escape(name)}: cannot be read: .+\n  hint: .*download it again"):
+        read_mnist(tmp_path)
+
+
+@pytest.mark.parametrize("gz", [False, True])
+def test_mnist_does_not_allocate_what_a_header_promises(tmp_path, gz):
+    huge = [idx(array)[:8] + b"\xff" * 8 + array.tobytes() for array in (TRAIN, TEST)]  # N * (2^32 - 1)^2 bytes
+    write_mnist(tmp_path, gz=gz, train_images=huge[0], t10k_images=huge[1])
+    tracemalloc.start()
+    try:
+        with pytest.raises(FileError, match=f"is too short(.|\n)*= {prod((7, 2**32 - 1, 2**32 - 1))} bytes, not 245"):
+            read_mnist(tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 10e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_mnist_lists_every_missing_file(tmp_path):
+    write_mnist(tmp_path)
+    for name in (IMAGES, "t10k-labels-idx1-ubyte"):
+        (tmp_path / name).unlink()
+    with pytest.raises(FileError, match=f"has no {IMAGES}, t10k-labels-idx1-ubyte.\n  hint: .*Fashion-MNIST"):
+        mnist(tmp_path)
+
+
+# ---- CIFAR-10
+
+COLOURS = RNG.integers(0, 256, (13, 3, 32, 32), dtype=np.uint8)
+BATCHES = [f"data_batch_{number}.bin" for number in range(1, 6)] + ["test_batch.bin"]
+ROWS = np.array_split(np.arange(13), 6)  # 3, 2, 2, 2, 2, 2 records
+CIFAR_LABELS = np.arange(13) % 10
+
+
+def records(rows):
+    return b"".join(bytes([CIFAR_LABELS[row]]) + COLOURS[row].tobytes() for row in rows)
+
+
+def write_cifar10(folder, meta=None, **changed):
+    """The six files; changed: the bytes of some, by name without .bin."""
+    folder.mkdir(exist_ok=True)
+    for name, rows in zip(BATCHES, ROWS, strict=True):
+        (folder / name).write_bytes(changed.get(name[:-4], records(rows)))
+    if meta is not None:
+        (folder / "batches.meta.txt").write_bytes(meta)
+    return folder
+
+
+@pytest.mark.parametrize("sub", ["", "cifar-10-batches-bin"])
+def test_cifar10_reads_the_binary_version(tmp_path, sub):
+    names = [f"thing{number}" for number in range(10)]
+    write_cifar10(tmp_path / sub, "\r\n".join([*names, "", ""]).encode())
+    train, test = cifar10(tmp_path)
+    assert (len(train), len(test), train.image_size, train.num_channels) == (11, 2, (32, 32), 3)
+    np.testing.assert_array_equal(train.images, COLOURS[:11])
+    np.testing.assert_array_equal(test.images, COLOURS[11:])
+    assert train.labels.tolist() + test.labels.tolist() == CIFAR_LABELS.tolist()
+    assert train.class_names == test.class_names == names
+
+
+def test_cifar10_without_names_counts_its_classes(tmp_path):
+    assert cifar10(write_cifar10(tmp_path))[0].class_names == list("0123456789")
+
+
+def test_cifar10_reads_pixels_when_first_needed(tmp_path):
+    train, _ = cifar10(write_cifar10(tmp_path))
+    (tmp_path / BATCHES[3]).unlink()
+    with pytest.raises(FileError, match=r"data_batch_4\.bin: cannot be read: .*No such file"):
+        train.batch([0])
+
+
+@pytest.mark.parametrize(
+    "changed, message",
+    [
+        ({"data_batch_2": records([0, 1])[:-1]}, r"data_batch_2\.bin: has 6145 bytes.\n  rule: .* of 3073 bytes"),
+        ({"test_batch": records([0, 1]) + b"!"}, r"test_batch\.bin: has 6147 bytes"),
+        ({"test_batch": b""}, r"test_batch\.bin: has 0 bytes.\n  rule: one or more records"),
+        ({"data_batch_5": records([3]) + b"\x0a" + bytes(3072)}, r"data_batch_5\.bin: label 10 at row 1, 1 wrong of 2"),
+        ({"meta": b"a b c"}, r"batches\.meta\.txt: has the names 'a b c'.\n  rule: 10 different"),
+        ({"meta": b"a b c d e f g h i i"}, r"batches\.meta\.txt: has the names"),
+        ({"meta": b"\xff\xfe"}, r"batches\.meta\.txt: cannot be read: .*utf-8"),
+    ],
+)
+def test_cifar10_names_the_damaged_file(tmp_path, changed, message):
+    with pytest.raises(FileError, match=message):
+        cifar10(write_cifar10(tmp_path, **changed))
+
+
+def test_cifar10_lists_every_missing_file(tmp_path):
+    write_cifar10(tmp_path)
+    for number in (1, 3):
+        (tmp_path / f"data_batch_{number}.bin").unlink()
+    with pytest.raises(FileError, match=r"has no data_batch_1\.bin, data_batch_3\.bin.\n  hint: .*binary version"):
+        cifar10(tmp_path)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_cifar10_refuses_pickles_with_the_reason(tmp_path, inside):
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    (folder / "data_batch_1").write_bytes(b"\x80\x02}")
+    reason = r'loading a pickle runs .*code(.|\n)*"CIFAR-10 binary version \(suitable for C programs\)"'
+    with pytest.raises(FileError, match=reason):
+        cifar10(folder if inside else tmp_path)
+    write_cifar10(tmp_path)  # both versions side by side: the binary one is read
+    assert len(cifar10(tmp_path)[1]) == 2
+
+
+@pytest.mark.parametrize("read", [mnist, cifar10, image_folder])
+def test_a_folder_must_be_one(tmp_path, read):
+    (tmp_path / "a file").write_text("hello")
+    with pytest.raises(FileError, match="a file: this is a file, not a folder"):
+        read(tmp_path / "a file")
+    with pytest.raises(FileError, match="nothing: there is no such folder"):
+        read(tmp_path / "nothing")
+
+
+# ---- a folder of photos
+
+COUNTS = {"ant": 9, "Bee": 1, "cat": 2, "dog": 17}
+
+
+def picture(seed=0, size=(11, 9)):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Sub-folders with as many photos as COUNTS says, each another picture, and things that are to be ignored."""
+    for seed, (name, count) in enumerate(COUNTS.items()):
+        (tmp_path / name).mkdir()
+        for number in range(count):
+            picture(100 * seed + number).save(tmp_path / name / f"{number}.{'PNG' if number % 2 else 'bmp'}")
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    (tmp_path / "readme.txt").write_text("hello")
+    (tmp_path / "cat" / "notes.txt").write_text("hello")
+    (tmp_path / "cat" / "._0.png").write_bytes(b"hello")
+    (tmp_path / "cat" / "older.png").mkdir()
+    return tmp_path
+
+
+def by_class(split):
+    return {
+        name: [path.name for path, label in zip(split.images.paths, split.labels, strict=True) if label == number]
+        for number, name in enumerate(split.class_names)
+    }
+
+
+def test_image_folder_splits_each_class(folder):
+    train, test = image_folder(folder)
+    assert train.class_names == test.class_names == ["Bee", "ant", "cat", "dog"]
+    ours, theirs = by_class(train), by_class(test)
+    assert {name: len(files) for name, files in theirs.items()} == {"Bee": 0, "ant": 2, "cat": 1, "dog": 3}
+    for name, count in COUNTS.items():
+        assert len({*ours[name], *theirs[name]}) == len(ours[name] + theirs[name]) == count
+    assert by_class(image_folder(str(folder))[1]) == theirs
+    assert by_class(image_folder(folder, seed=1)[1]) != theirs
+
+
+@pytest.mark.parametrize("fraction, counts", [(0, [0, 0, 0, 0]), (0.5, [0, 4, 1, 8]), (0.99, [0, 8, 1, 16])])
+def test_image_folder_keeps_one_photo_of_each_class_to_train(folder, fraction, counts):
+    train, test = image_folder(folder, test_fraction=fraction)
+    assert np.bincount(test.labels, minlength=4).tolist() == counts
+    assert len(train) + len(test) == 29
+    assert test.batch(slice(None))[0].shape == (sum(counts), 3, 224, 224)
+
+
+def test_image_folder_gives_pixel_values_of_each_photo(folder):
+    train, _ = image_folder(folder, size=(6, 13))
+    rows = [20, 0, 5]
+    pixels, labels = train.batch(rows)
+    assert (pixels.shape, pixels.dtype, train.image_size) == ((3, 3, 6, 13), np.float32, (6, 13))
+    for row, image, label in zip(rows, pixels, labels, strict=True):
+        path = train.images.paths[row]
+        assert path.parent.name == train.class_names[label]
+        np.testing.assert_array_equal(image, pixel_values(path, size=(6, 13)))
+
+
+def test_photos_index_like_an_array_and_are_never_kept(folder, monkeypatch):
+    opened = []
+    real = datasets.open_image
+    monkeypatch.setattr(datasets, "open_image", lambda path: opened.append(path) or real(path))
+    train = image_folder(folder, size=4)[0].only([3, 1]).subset(slice(0, 9))
+    photos = train.images
+    assert isinstance(photos, Photos) and photos.shape == (9, 3, 4, 4) and opened == []
+    before = photos[2]
+    assert before.shape == (3, 4, 4) and before.dtype == np.uint8
+    picture(999).save(photos.paths[2])
+    np.testing.assert_array_equal(photos[[2]][0], photos[2])
+    assert (photos[2] != before).any()
+    assert opened == [photos.paths[2]] * 4
+
+
+def damaged(folder):
+    """Four photos that cannot be read, two of them cut off."""
+    cut = folder / "dog" / "cut.jpg"
+    picture().save(cut, comment=b"\xff\xd9", quality=100)  # an end mark in the header, as a thumbnail has
+    assert image_folder(folder)[0].class_names  # whole, it is read without a warning
+    cut.write_bytes(cut.read_bytes()[:-60])
+    (folder / "dog" / "empty.jpg").write_bytes(b"")
+    (folder / "ant" / "text.png").write_text("hello")
+    whole = (folder / "ant" / "1.PNG").read_bytes()
+    (folder / "ant" / "short.png").write_bytes(whole[: len(whole) // 2])
+    return [folder / "ant" / "short.png", folder / "ant" / "text.png", cut, folder / "dog" / "empty.jpg"]
+
+
+def test_image_folder_skips_what_cannot_be_read_and_names_it(folder):
+    paths = damaged(folder)
+    with pytest.warns(UserWarning) as warned:
+        train, test = image_folder(folder)
+    assert len(warned) == 1 and warned[0].filename == __file__
+    lines = str(warned[0].message).splitlines()
+    assert lines[0] == f"{folder}: 4 of 33 photos cannot be read and are skipped:"
+    assert [line.strip().startswith(f"{path}: ") for line, path in zip(lines[1:], paths, strict=True)] == [True] * 4
+    assert "cut off" in lines[3] and "empty" in lines[4]
+    assert len(train) + len(test) == 29 and not {*paths} & {*train.images.paths, *test.images.paths}
+
+
+def test_image_folder_strict_refuses_what_cannot_be_read(folder):
+    paths = damaged(folder)
+    with pytest.raises(FileError, match="4 of 33 photos cannot be read:") as caught:
+        image_folder(folder, strict=True)
+    assert all(str(path) in str(caught.value) for path in paths)
+
+
+def test_a_photo_that_fails_in_a_batch_is_named(folder):
+    train, _ = image_folder(folder, size=8)
+    bad = next(row for row, path in enumerate(train.images.paths) if path.suffix == ".bmp")
+    path = train.images.paths[bad]
+    path.write_bytes(path.read_bytes()[:-99])
+    with pytest.raises(FileError, match=f"{re.escape(str(path))}: it cannot be read as a picture: .*truncated"):
+        train.batch([bad])
+    assert len(image_folder(folder)[0]) == len(train)  # the header of a BMP tells nothing of it
+
+
+def test_image_folder_needs_photos_in_each_class(folder):
+    (folder / "eel").mkdir()
+    (folder / "eel" / "photo.heic").write_bytes(b"hello")
+    with pytest.raises(FileError, match=r"eel: has no photo that can be read.\n  rule: .*\.png(.|\n)*HEIC"):
+        image_folder(folder)
+    (folder / "eel" / "photo.jpg").write_bytes(b"hello")
+    with pytest.raises(FileError, match=r"eel: has no photo that can be read.\n    .*photo\.jpg: this is not a pic"):
+        image_folder(folder)
+
+
+def test_image_folder_needs_two_classes(folder):
+    with pytest.raises(FileError, match=r"cat: has one class only, 'older\.png'.\n  rule: one sub-folder a class"):
+        image_folder(folder / "cat")
+    with pytest.raises(FileError, match=r"ant: has no sub-folders.\n  rule: one sub-folder a class"):
+        image_folder(folder / "ant")
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1, float("nan")])
+def test_image_folder_refuses_a_share_outside_0_to_1(folder, fraction):
+    with pytest.raises(MinivitError, match=r"test_fraction=.* is no share"):
+        image_folder(folder, test_fraction=fraction)
+
+
+def test_image_folder_refuses_a_size_of_0(folder):
+    with pytest.raises(ShapeError, match="size=0 is no size"):
+        image_folder(folder, size=0)
+
+
+# ---- load
+
+
+def test_load_finds_each_kind_by_name(tmp_path, folder, monkeypatch):
+    (tmp_path / "m").mkdir()
+    write_mnist(tmp_path / "m")
+    write_cifar10(tmp_path / "c")
+    assert [len(split) for split in load("digits")] == [898, 899]
+    assert [len(split) for split in load(f"mnist:{tmp_path / 'm'}")] == [7, 4]
+    assert [len(split) for split in load(f"cifar10:{tmp_path / 'c'}")] == [11, 2]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert [len(split) for split in load("mnist:~/m")] == [7, 4]
+
+
+@pytest.mark.parametrize("kind", [str, lambda path: path])
+def test_load_reads_a_folder_of_photos_with_its_options(folder, kind):
+    train, test = load(kind(folder), size=5, test_fraction=0.5, seed=3)
+    expected = image_folder(folder, size=5, test_fraction=0.5, seed=3)
+    assert train.image_size == (5, 5)
+    assert [by_class(train), by_class(test)] == [by_class(split) for split in expected]
+    damaged(folder)
+    with pytest.raises(FileError, match="4 of 33"):
+        load(kind(folder), strict=True)
+
+
+@pytest.mark.parametrize("name", ["cifar", "mnist", "mnist:", "C:\\photos", "imagenet:x", ""])
+def test_load_of_another_name_lists_what_there_is(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    listing = r"\n  hint: give digits, mnist:FOLDER, cifar10:FOLDER, or a folder of photos"
+    with pytest.raises(FileError, match=f"no data set and no folder {re.escape(repr(name))}.{listing}"):
+        load(name)
+
+
+def test_load_takes_a_drive_letter_for_no_kind(monkeypatch):
+    monkeypatch.setattr(datasets.os.path, "exists", lambda path: True)
+    monkeypatch.setattr(datasets, "image_folder", lambda path, *options: path)
+    assert load("C:\\photos") == "C:\\photos"
