@@ -1,0 +1,159 @@
+"""Files that are whole or refused: JSON, safetensors and NumPy's .npz. Formats only; what they hold is checkpoint.py's.
+
+The safetensors package is an optional extra, so it is imported only where such a file is read or written.
+"""
+
+import json
+import math
+import os
+import zipfile
+from contextlib import contextmanager
+
+import numpy as np
+
+from .errors import FileError, MinivitError, shortened
+
+_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+_DAMAGED = "the file is missing, cut off or damaged: copy or download it again (with git, run git lfs pull)."
+
+
+@contextmanager
+def replacing(*paths):
+    """Gives a temporary name beside each path, in folders that are made if need be. After the block the files written
+    there are synced and take the paths' names, in the order given; if the block fails they are removed, and what was
+    at the paths before is untouched. Raises FileError for what the operating system refuses: no right, no room, ...
+    """
+    temporary = [path.with_name(path.name + ".tmp") for path in paths]
+    try:
+        for path in paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            for path in temporary:
+                with path.open("r+b") as file:
+                    os.fsync(file.fileno())
+            for path, target in zip(temporary, paths, strict=True):
+                os.replace(path, target)
+        finally:
+            for path in temporary:
+                path.unlink(missing_ok=True)
+    except FileError:
+        raise
+    except OSError as error:
+        where = paths[0] if len(paths) == 1 else paths[0].parent
+        hint = "choose a folder that you can write to, on a disk with room. What was saved there before is still whole."
+        raise FileError(where, f"cannot be written: {error}", hint=hint) from error
+
+
+def read_json(path):
+    """The dict in a JSON file. Raises FileError."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise FileError(path, f"cannot be read as JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise FileError(path, f"holds a {type(value).__name__}, not a JSON object {{...}}.")
+    return value
+
+
+def json_text(path, value):
+    """A dict as the text of the JSON file at path. Raises FileError for what JSON cannot hold."""
+    try:
+        return json.dumps(value, indent=2, sort_keys=True) + "\n"
+    except (TypeError, ValueError) as error:
+        raise FileError(path, f"cannot be written as JSON: {error}.") from error
+
+
+def write_json(path, value):
+    """Write a dict as a JSON file; killed or out of disk, the file is whole, the old or the new. Raises FileError."""
+    text = json_text(path, value)
+    with replacing(path) as (temporary,):
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def safetensors_package():
+    """The package safetensors. MinivitError if it is not installed."""
+    try:
+        import safetensors.numpy
+    except ImportError as error:
+        raise MinivitError(
+            "model.safetensors", "the package safetensors is not installed.", hint='pip install "minivit[hub]"'
+        ) from error
+    return safetensors
+
+
+def read_safetensors(path):
+    """{name: array} of one safetensors file. The package checks the header (lengths, shapes and offsets fit the file);
+    the bytes go straight into the arrays. Its get_tensor would map the file beside them, twice the memory, and knows
+    no bfloat16. Raises FileError.
+    """
+    package = safetensors_package()
+    tensors, refused = {}, []
+    try:
+        with path.open("rb") as file, package.safe_open(path, "numpy"):
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
+            header.pop("__metadata__", None)
+            for name, entry in header.items():
+                if entry["dtype"] not in _DTYPES:
+                    refused.append(f"{name} ({entry['dtype']})")
+                    continue
+                file.seek(8 + length + entry["data_offsets"][0])
+                tensors[name] = _read_tensor(file, entry["shape"], entry["dtype"])
+    except (OSError, ValueError, package.SafetensorError) as error:
+        raise FileError(path, f"cannot be read: {error}", hint=_DAMAGED) from error
+    check_weights(path, tensors, refused)
+    return tensors
+
+
+def _read_tensor(file, shape, dtype):
+    array = np.empty(shape, _DTYPES[dtype])
+    file.readinto(array)
+    if dtype == "BF16":  # the upper half of a float32
+        bits, array = array, np.empty(shape, np.float32)
+        np.left_shift(bits, 16, out=array.view(np.uint32), dtype=np.uint32)
+    return array.astype(np.float64 if dtype == "F64" else np.float32, copy=False)
+
+
+def read_npz(path, choose=dict):
+    """{name: array} of an .npz file, numbers and text only. Raises FileError.
+
+    choose: picks and renames, {name: name} of all -> {new name: name}; the others are not read.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # whatever a damaged or hostile file promises, it is given no more memory than it has bytes
+            if sum(member.file_size for member in archive.infolist()) > os.path.getsize(path):
+                raise ValueError("it promises more than it holds.")
+            names = [member.removesuffix(".npy") for member in archive.namelist()]
+            chosen = choose(dict(zip(names, names, strict=True)))
+            return {new: _read_npy(archive, f"{name}.npy") for new, name in chosen.items()}
+    except Exception as error:  # zipfile, zlib and NumPy's parser of headers have a dozen types for damaged bytes
+        raise FileError(path, f"cannot be read: {error}", hint=_DAMAGED) from error
+
+
+def _read_npy(archive, member):
+    with archive.open(member) as file:
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        size = file.tell() + math.prod(shape) * dtype.itemsize
+    if dtype.kind not in "biufU" or size != archive.getinfo(member).file_size:
+        raise ValueError(f"{member} says that it is {dtype} {shape}, but not numbers or text of that size follow.")
+    with archive.open(member) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def check_weights(path, arrays, refused=()):
+    """Raise a FileError that lists what cannot be weights: names refused already, no floats, NaN or infinity."""
+    bad = list(refused)
+    for name, array in arrays.items():
+        if array.dtype.kind != "f":
+            bad.append(f"{name} ({array.dtype})")
+        elif not np.isfinite(array).all():
+            bad.append(f"{name} (NaN or inf)")
+    if bad:
+        raise FileError(
+            path,
+            "\n    ".join([f"{len(bad)} of {len(arrays) + len(refused)} tensors cannot be weights:", *shortened(bad)]),
+            rule=f"weights are finite numbers of dtype {', '.join(_DTYPES)}.",
+        )
