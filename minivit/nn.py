@@ -11,7 +11,7 @@ import numpy as np
 
 from . import ops
 from .autograd import Tensor
-from .errors import MinivitError, check_names
+from .errors import MinivitError, ShapeError, check_names
 
 # by the names that Hugging Face configs use
 ACTIVATIONS = {
@@ -260,6 +260,32 @@ class GELU(Module):
 
     def extra_repr(self):
         return f"approximate={self.approximate!r}"
+
+
+class PixelShuffle(Module):
+    """Channels to pixels, the way back from patches: (B, C * r * r, h, w) -> (B, C, h * r, w * r), r = upscale_factor.
+
+    Channel c * r * r + i * r + j becomes pixel (i, j) of channel c in each r x r square.
+    Source: Shi et al. 2016, section 3.2; as torch.nn.PixelShuffle.
+    """
+
+    def __init__(self, upscale_factor):
+        self.upscale_factor = upscale_factor
+
+    def forward(self, x):
+        B, channels, h, w = x.shape
+        r = self.upscale_factor
+        if channels % (r * r):
+            raise ShapeError(
+                "PixelShuffle",
+                f"x {x.shape} has {channels} channels.",
+                rule=f"channels % (r * r) == 0, but {channels} % {r * r} = {channels % (r * r)}",
+            )
+        x = x.reshape(B, channels // (r * r), r, r, h, w)  # (B, C, r, r, h, w)
+        return x.transpose(0, 1, 4, 2, 5, 3).reshape(B, -1, h * r, w * r)  # (B, C, h * r, w * r)
+
+    def extra_repr(self):
+        return f"{self.upscale_factor}"
 
 
 class ModuleList(Module):

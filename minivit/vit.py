@@ -6,15 +6,37 @@ Sources: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words"; the classes f
 """
 
 import copy
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 
-from . import checkpoint, nn, ops
+from . import nn, ops
 from .autograd import Tensor
 from .config import ViTConfig, check_heads, check_patches, check_whole, to_2tuple
 from .errors import MinivitError, ShapeError
+from .positions import interpolate_positions
+from .pretrained import PreTrainedModel
+
+__all__ = [
+    "ImageClassifierOutput",
+    "MaskedImageModelingOutput",
+    "PatchEmbeddings",
+    "ViTAttention",
+    "ViTConfig",
+    "ViTEmbeddings",
+    "ViTEncoder",
+    "ViTForImageClassification",
+    "ViTForMaskedImageModeling",
+    "ViTIntermediate",
+    "ViTLayer",
+    "ViTModel",
+    "ViTModelOutput",
+    "ViTOutput",
+    "ViTPooler",
+    "ViTSelfAttention",
+    "ViTSelfOutput",
+    "to_2tuple",
+]
 
 
 class PatchEmbeddings(nn.Module):
@@ -83,48 +105,27 @@ class PatchEmbeddings(nn.Module):
         return pixel_values
 
 
-def interpolate_positions(positions, old_grid, new_grid):
-    """The position embeddings of another grid of patches: bicubic, CLS's row unchanged.
-
-    positions: (1, 1 + rows * columns, D), old_grid and new_grid: (rows, columns).  Returns a Tensor (1, T, D).
-    Source: as torch.nn.functional.interpolate(mode="bicubic", align_corners=False) does it.
-    """
-    (rows, columns), D = old_grid, positions.shape[-1]
-    down, across = (_bicubic(old, new).astype(positions.dtype) for old, new in zip(old_grid, new_grid, strict=True))
-    grid = positions[0, 1:].reshape(rows, columns, D)
-    grid = ops.einsum("xc,ycd->yxd", across, ops.einsum("yr,rcd->ycd", down, grid))  # (rows', columns', D)
-    return ops.concatenate([positions[:, :1], grid.reshape(1, -1, D)], axis=1)  # (1, T, D)
-
-
-def _bicubic(old, new):
-    """The (new, old) matrix that resamples `old` numbers on a line to `new`: Keys' cubic with a = -0.75."""
-    a = -0.75
-    centre = (np.arange(new) + 0.5) * old / new - 0.5
-    first = np.floor(centre).astype(int) - 1
-    matrix = np.zeros((new, old))
-    for tap in range(4):
-        distance = abs(centre - (first + tap))
-        near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
-        far = a * (((distance - 5) * distance + 8) * distance - 4)
-        edge = np.clip(first + tap, 0, old - 1)
-        np.add.at(matrix, (np.arange(new), edge), np.where(distance <= 1, near, far))
-    return matrix
-
-
 class ViTEmbeddings(nn.Module):
-    """The encoder's input: [CLS, patch 1, ..., patch N] + positions. (B, C, H, W) -> (B, T, D)."""
+    """The encoder's input: [CLS, patch 1, ..., patch N] + positions. (B, C, H, W) -> (B, T, D).
 
-    def __init__(self, config, rng=0):
+    use_mask_token: learn one token more, that stands for every patch where forward's bool_masked_pos (B, N) is True.
+    """
+
+    def __init__(self, config, use_mask_token=False, rng=0):
         rng = np.random.default_rng(rng)
         std, D = config.initializer_range, config.hidden_size
         self.cls_token = nn.normal((1, 1, D), std, rng)
+        self.mask_token = nn.constant((1, 1, D), 0) if use_mask_token else None
         patch_embeddings = PatchEmbeddings(config.image_size, config.patch_size, config.num_channels, D, std, rng)
         self.position_embeddings = nn.normal((1, patch_embeddings.num_patches + 1, D), std, rng)
         self.patch_embeddings = patch_embeddings
         self.dropout = nn.Dropout(config.hidden_dropout_prob, rng)
 
-    def forward(self, pixel_values, interpolate_pos_encoding=False):
+    def forward(self, pixel_values, interpolate_pos_encoding=False, bool_masked_pos=None):
         patches = self.patch_embeddings(pixel_values, interpolate_pos_encoding)  # (B, N, D)
+        if bool_masked_pos is not None:
+            masked = self._check_mask(bool_masked_pos, patches.shape[:2])[..., None]  # (B, N, 1)
+            patches = patches * ~masked + self.mask_token * masked
         cls = self.cls_token.expand(patches.shape[0], -1, -1)  # (B, 1, D)
         tokens = ops.concatenate([cls, patches], axis=1)  # (B, T, D)
         positions = self.position_embeddings
@@ -134,6 +135,17 @@ class ViTEmbeddings(nn.Module):
             new_grid = (H // P[0], W // P[1])
             positions = interpolate_positions(positions, self.patch_embeddings.grid, new_grid)
         return self.dropout(tokens + positions)
+
+    def _check_mask(self, bool_masked_pos, shape):
+        masked = np.asarray(bool_masked_pos)
+        if self.mask_token is None or masked.shape != shape or masked.dtype != bool:
+            raise ShapeError(
+                "ViTEmbeddings",
+                f"bool_masked_pos is {masked.dtype} {masked.shape}.",
+                rule=f"True or False for each patch, (B, N) = {shape}, and a model with a mask token.",
+                hint="ViTForMaskedImageModeling has one.",
+            )
+        return masked
 
 
 class ViTSelfAttention(nn.Module):
@@ -291,6 +303,16 @@ class ImageClassifierOutput:
     attentions: tuple | None = None
 
 
+@dataclass
+class MaskedImageModelingOutput:
+    """What ViTForMaskedImageModeling gives: loss, None without a mask; reconstruction (B, C, H, W)."""
+
+    loss: Tensor | None
+    reconstruction: Tensor
+    hidden_states: tuple | None = None
+    attentions: tuple | None = None
+
+
 class ViTEncoder(nn.Module):
     """L blocks one after the other. (B, T, D) -> ViTModelOutput.
 
@@ -327,74 +349,25 @@ class ViTPooler(nn.Module):
         return nn.ACTIVATIONS[self.pooler_act](self.dense(hidden_states[:, 0]))
 
 
-class PreTrainedModel(nn.Module):
-    """What the models share: a config, pruning, and Hugging Face's folder both ways."""
-
-    def prune_heads(self, heads_to_prune):
-        """Cut heads away for good: {layer: [heads]}, numbered as in the unpruned model."""
-        layers = dict(enumerate(getattr(self, "vit", self).encoder.layer))
-        for number, heads in heads_to_prune.items():  # all refused before any is cut
-            if number not in layers:
-                raise MinivitError(
-                    "prune_heads", f"there is no layer {number!r}.", rule=f"layers are numbered 0 to {len(layers) - 1}."
-                )
-            layers[number].attention.known_heads(heads)
-        for number, heads in heads_to_prune.items():
-            layers[number].attention.prune_heads(heads)
-        pruned = {i: sorted(layer.attention.pruned_heads) for i, layer in layers.items()}
-        self.config.pruned_heads = {i: heads for i, heads in pruned.items() if heads}
-
-    def save_pretrained(self, folder):
-        """Write config.json and model.safetensors, as transformers reads them, into a folder (made if missing)."""
-        config = self.config.to_dict() | {"architectures": [type(self).__name__], "dtype": str(self.dtype)}
-        checkpoint.write_folder(folder, config, {name: p.data for name, p in self.named_parameters()})
-
-    @property
-    def dtype(self):
-        """The dtype of the parameters."""
-        return self.parameters()[0].dtype
-
-    @classmethod
-    def from_pretrained(cls, folder, ignore_mismatched_sizes=False, rng=0, **kwargs):
-        """The model in a folder that transformers or save_pretrained wrote, in float32 and evaluation mode.
-
-        kwargs: fields of the config to set anew, num_labels=10 say. One ShapeError lists all missing, unexpected and
-        mismatched weights. ignore_mismatched_sizes: draw the classifier anew (with rng) where it is missing or of
-        another size, with a warning that says so. A ViTModel takes the body of a classifier and leaves its head.
-        """
-        fields, tensors = checkpoint.read_folder(folder)
-        config = ViTConfig.from_dict(fields, **kwargs)
-        tensors, options = cls._fit_names(tensors)
-        with nn.meta():
-            model = cls(config, rng=rng, **options)
-        if ignore_mismatched_sizes:
-            model._draw_head(tensors, rng)
-        model.load_state_dict(tensors, assign=True)
-        return model.eval()
-
-
 class ViTModel(PreTrainedModel):
     """Image to tokens: embeddings, encoder, final norm, and the pooled CLS token. (B, C, H, W) -> ViTModelOutput.
 
-    forward's head_mask: (h,) for all layers or (L, h), 1 to keep a head and 0 to silence it.
+    forward's head_mask: (h,) for all layers or (L, h), 1 to keep a head and 0 to silence it; bool_masked_pos: (B, N),
+    True where the mask token stands for the patch (with use_mask_token).
     """
 
-    def __init__(self, config, add_pooling_layer=True, rng=0):
+    def __init__(self, config, add_pooling_layer=True, use_mask_token=False, rng=0):
         rng = np.random.default_rng(rng)
         self.config = copy.deepcopy(config)  # prune_heads writes to it
-        self.embeddings = ViTEmbeddings(config, rng)
+        self.embeddings = ViTEmbeddings(config, use_mask_token, rng)
         self.encoder = ViTEncoder(config, rng)
         self.layernorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.pooler = ViTPooler(config, rng) if add_pooling_layer else None
         self.prune_heads(config.pruned_heads)
 
-    @staticmethod
-    def _fit_names(tensors):
-        body = {name.removeprefix("vit."): x for name, x in tensors.items() if not name.startswith("classifier.")}
-        return body, {"add_pooling_layer": "pooler.dense.weight" in body}
-
-    def _draw_head(self, tensors, rng):
-        """A ViTModel has no head."""
+    @classmethod
+    def _for_tensors(cls, config, tensors, rng):
+        return cls(config, add_pooling_layer="pooler.dense.weight" in tensors, rng=rng)
 
     def _head_mask(self, head_mask):
         """One mask (h, 1, 1) for each layer."""
@@ -424,8 +397,9 @@ class ViTModel(PreTrainedModel):
         output_attentions=False,
         output_hidden_states=False,
         interpolate_pos_encoding=False,
+        bool_masked_pos=None,
     ):
-        embeddings = self.embeddings(pixel_values, interpolate_pos_encoding)  # (B, T, D)
+        embeddings = self.embeddings(pixel_values, interpolate_pos_encoding, bool_masked_pos)  # (B, T, D)
         output = self.encoder(embeddings, self._head_mask(head_mask), output_attentions, output_hidden_states)
         output.last_hidden_state = self.layernorm(output.last_hidden_state)
         if self.pooler is not None:
@@ -445,21 +419,6 @@ class ViTForImageClassification(PreTrainedModel):
         self.config = self.vit.config
         self.classifier = nn.Linear(config.hidden_size, config.num_labels, std=config.initializer_range, rng=rng)
 
-    @staticmethod
-    def _fit_names(tensors):
-        if any(name.startswith("vit.") for name in tensors):
-            return tensors, {}
-        return {f"vit.{name}": x for name, x in tensors.items() if not name.startswith("pooler.")}, {}
-
-    def _draw_head(self, tensors, rng):
-        """Put a new classifier among the tensors where theirs is missing or of another size."""
-        expected = {f"classifier.{name}": parameter.shape for name, parameter in self.classifier.named_parameters()}
-        if any(name not in tensors or tensors[name].shape != shape for name, shape in expected.items()):
-            K, D = self.classifier.weight.shape
-            warnings.warn(f"a new classifier for {K} classes was drawn: train it before you use it.", stacklevel=3)
-            head = nn.Linear(D, K, std=self.config.initializer_range, rng=rng)
-            tensors |= {f"classifier.{name}": array for name, array in head.state_dict().items()}
-
     def forward(
         self,
         pixel_values,
@@ -475,3 +434,52 @@ class ViTForImageClassification(PreTrainedModel):
             raise MinivitError("ViTForImageClassification", "labels, but num_labels=1.", rule="two classes or more")
         loss = None if labels is None else ops.cross_entropy(logits, labels)
         return ImageClassifierOutput(loss, logits, output.hidden_states, output.attentions)
+
+
+class ViTForMaskedImageModeling(PreTrainedModel):
+    """Some patches are hidden, and the model paints them: learning without labels. (B, C, H, W) -> (B, C, H, W).
+
+    A decoder makes the pixels of each patch from its final token: one linear map, then pixel shuffle. forward's
+    bool_masked_pos: (B, N), True where a patch is hidden; it gives the loss, the mean absolute error over the pixels
+    of the hidden patches. encoder_stride, pixels a side that a token is decoded to, must then be the patch size.
+    Source: Xie et al. 2022, "SimMIM", as transformers' class of the same name.
+    """
+
+    def __init__(self, config, rng=0):
+        rng = np.random.default_rng(rng)
+        self.vit = ViTModel(config, add_pooling_layer=False, use_mask_token=True, rng=rng)
+        self.config = self.vit.config
+        stride, std = config.encoder_stride, config.initializer_range
+        pixels = nn.Conv2d(config.hidden_size, stride**2 * config.num_channels, 1, std=std, rng=rng)
+        self.decoder = nn.Sequential(pixels, nn.PixelShuffle(stride))
+
+    def forward(
+        self,
+        pixel_values,
+        bool_masked_pos=None,
+        head_mask=None,
+        output_attentions=False,
+        output_hidden_states=False,
+        interpolate_pos_encoding=False,
+    ):
+        patch, stride = to_2tuple(self.config.patch_size), self.config.encoder_stride
+        if bool_masked_pos is not None and patch != (stride, stride):
+            raise ShapeError(
+                "ViTForMaskedImageModeling",
+                f"patch_size={self.config.patch_size} and encoder_stride={stride}.",
+                rule="with bool_masked_pos they are equal, so that the pixels are as many as came in.",
+                hint=f"ViTConfig(..., encoder_stride={patch[0]}).",
+            )
+        switches = head_mask, output_attentions, output_hidden_states, interpolate_pos_encoding, bool_masked_pos
+        output = self.vit(pixel_values, *switches)
+        H, W = np.shape(pixel_values)[2:]
+        B, _, D = output.last_hidden_state.shape
+        tokens = output.last_hidden_state[:, 1:].transpose(0, 2, 1)  # (B, D, N)
+        painted = self.decoder(tokens.reshape(B, D, H // patch[0], W // patch[1]))  # (B, C, H, W)
+        loss = None
+        if bool_masked_pos is not None:
+            hidden = np.asarray(bool_masked_pos).reshape(B, 1, H // stride, W // stride)
+            hidden = hidden.repeat(stride, 2).repeat(stride, 3)  # (B, 1, H, W)
+            error = ops.abs(painted - pixel_values) * hidden
+            loss = error.sum() / ((hidden.sum() + 1e-5) * self.config.num_channels)  # 1e-5: where nothing is hidden
+        return MaskedImageModelingOutput(loss, painted, output.hidden_states, output.attentions)

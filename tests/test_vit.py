@@ -698,7 +698,9 @@ def test_a_classifier_on_a_saved_body(tmp_path):
     message = str(raised.value)
     assert "2 missing, 0 unexpected, 0 mismatched" in message
     assert "missing: classifier.weight" in message and "missing: classifier.bias" in message
-    with pytest.warns(UserWarning, match=r"^a new classifier for 3 classes was drawn: train it") as warned:
+    with pytest.warns(
+        UserWarning, match=r"^a new head was drawn \(classifier.weight, classifier.bias\): train it"
+    ) as warned:
         model = ViTForImageClassification.from_pretrained(
             tmp_path, ignore_mismatched_sizes=True, num_labels=3, initializer_range=0.5, rng=9
         )
@@ -716,7 +718,7 @@ def test_another_number_of_classes():
         ViTForImageClassification.from_pretrained(GOLDEN, num_labels=7)
     assert "0 missing, 0 unexpected, 2 mismatched" in str(raised.value)
     assert "classifier.weight: expected (7, 24), found (5, 24)" in str(raised.value)
-    with pytest.warns(UserWarning, match="a new classifier for 7 classes"):
+    with pytest.warns(UserWarning, match="a new head was drawn"):
         model = ViTForImageClassification.from_pretrained(GOLDEN, ignore_mismatched_sizes=True, num_labels=7)
     assert model.config.id2label[6] == "LABEL_6"
     assert model(PIXELS, labels=[6, 0, 5]).logits.shape == (3, 7)
@@ -730,14 +732,23 @@ def test_fields_may_be_set_anew():
     model = ViTForImageClassification.from_pretrained(GOLDEN, hidden_dropout_prob=0.5, layer_norm_eps=1e-6)
     assert model.config.hidden_dropout_prob == 0.5
     assert model.vit.embeddings.dropout.p == 0.5 and model.vit.layernorm.eps == 1e-6
-    with pytest.raises(ShapeError, match=r"position_embeddings: expected \(1, 26, 24\), found \(1, 10, 24\)"):
-        ViTModel.from_pretrained(GOLDEN, image_size=20)
+
+
+def test_another_image_size_interpolates_the_positions(rng):
+    """At the new size the model gives what the old one gives with interpolate_pos_encoding."""
+    x = rng.standard_normal((2, 3, 20, 12), dtype=np.float32)
+    before = ViTForImageClassification.from_pretrained(GOLDEN)
+    after = ViTForImageClassification.from_pretrained(GOLDEN, image_size=(20, 12))
+    assert after.vit.embeddings.position_embeddings.shape == (1, 16, 24)
+    np.testing.assert_allclose(
+        after(x).logits.data, before(x, interpolate_pos_encoding=True).logits.data, rtol=1e-5, atol=1e-6
+    )
 
 
 def test_one_report_lists_all_that_does_not_fit(folder):
     tensors = safetensors.numpy.load_file(folder / "model.safetensors")
     tensors["vit.layernorm.weight"] = np.ones(25, np.float32)
-    tensors["vit.embeddings.mask_token"] = np.ones((1, 1, 24), np.float32)
+    tensors["vit.embeddings.register_token"] = np.ones((1, 1, 24), np.float32)
     del tensors["vit.encoder.layer.1.output.dense.bias"]
     safetensors.numpy.save_file(tensors, folder / "model.safetensors")
     for ignore in (False, True):
@@ -746,7 +757,7 @@ def test_one_report_lists_all_that_does_not_fit(folder):
         message = str(raised.value)
         assert "ViTForImageClassification: the weights do not fit the model: 1 missing, 1 unexpected, 1 mis" in message
         assert "missing: vit.encoder.layer.1.output.dense.bias" in message
-        assert "unexpected: vit.embeddings.mask_token" in message
+        assert "unexpected: vit.embeddings.register_token" in message
         assert "mismatched: vit.layernorm.weight: expected (24,), found (25,)" in message
 
 

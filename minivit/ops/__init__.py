@@ -5,6 +5,7 @@ import numpy as np
 from ..autograd import Tensor
 from ..errors import GraphError
 from .arithmetic import (
+    abs,
     add,
     divide,
     exp,
@@ -33,6 +34,7 @@ from .shape import concatenate, expand, getitem, reshape, transpose
 from .softmax import log_softmax, softmax
 
 __all__ = [
+    "abs",
     "add",
     "attention",
     "concatenate",

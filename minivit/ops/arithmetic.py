@@ -1,4 +1,4 @@
-"""Arithmetic: + - * / ** exp log sqrt tanh relu, and the reductions sum, mean and max."""
+"""Arithmetic: + - * / ** exp log sqrt tanh relu abs, and the reductions sum, mean and max."""
 
 import functools
 
@@ -162,6 +162,16 @@ def relu(x):
         return dy * (x > 0)
 
     return np.maximum(x, 0), backward
+
+
+@differentiable
+def abs(x):
+    """|x|.  Backward: dx = dy * sign(x), 0 at x = 0."""
+
+    def backward(dy):
+        return dy * np.sign(x)
+
+    return np.abs(x), backward
 
 
 @differentiable

@@ -77,7 +77,7 @@ CASES = {
     ],
     **{op: [case(getattr(ops, op), s) for s in _EVERYWHERE] for op in ("negative", "exp", "tanh", "gelu", "gelu_tanh")},
     **{op: [case(getattr(ops, op), s, draw=positive) for s in _EVERYWHERE] for op in ("log", "sqrt")},
-    "relu": [case(ops.relu, shape, draw=spaced) for shape in _EVERYWHERE],
+    **{op: [case(getattr(ops, op), s, draw=spaced) for s in _EVERYWHERE] for op in ("relu", "abs")},
     **{
         op: [case(getattr(ops, op), shape, draw=spaced, **options) for shape, options in _REDUCED]
         for op in ("sum", "mean", "max")

@@ -1,0 +1,118 @@
+"""What the models share: a config, pruning, and the folder of weights, both ways."""
+
+import warnings
+
+import numpy as np
+
+from . import checkpoint, nn
+from .autograd import no_grad
+from .config import ViTConfig, to_2tuple
+from .errors import MinivitError
+from .positions import interpolate_positions
+
+HEADS = ("classifier.", "decoder.", "pooler.", "embeddings.mask_token")  # parts that serve one task only
+
+
+class PreTrainedModel(nn.Module):
+    """A model with a config. Its body's parameters begin with "vit.", but for ViTModel, which is the body."""
+
+    def prune_heads(self, heads_to_prune):
+        """Cut heads away for good: {layer: [heads]}, numbered as in the unpruned model."""
+        layers = dict(enumerate(getattr(self, "vit", self).encoder.layer))
+        for number, heads in heads_to_prune.items():  # all refused before any is cut
+            if number not in layers:
+                raise MinivitError(
+                    "prune_heads", f"there is no layer {number!r}.", rule=f"layers are numbered 0 to {len(layers) - 1}."
+                )
+            layers[number].attention.known_heads(heads)
+        for number, heads in heads_to_prune.items():
+            layers[number].attention.prune_heads(heads)
+        pruned = {i: sorted(layer.attention.pruned_heads) for i, layer in layers.items()}
+        self.config.pruned_heads = {i: heads for i, heads in pruned.items() if heads}
+
+    @property
+    def dtype(self):
+        """The dtype of the parameters."""
+        return self.parameters()[0].dtype
+
+    def save_pretrained(self, folder, preprocessor=None):
+        """Write config.json and model.safetensors, as transformers reads them, into a folder (made if missing).
+
+        preprocessor: written as preprocessor_config.json too, see checkpoint.preprocessor; it tells transformers how
+        a picture becomes pixel_values.
+        """
+        tensors = {name: parameter.data for name, parameter in self.named_parameters()}
+        checkpoint.write_folder(folder, self.fields(), tensors, preprocessor)
+
+    def fields(self):
+        """The config as config.json holds it: with the model's class and dtype."""
+        return self.config.to_dict() | {"architectures": [type(self).__name__], "dtype": str(self.dtype)}
+
+    @classmethod
+    def from_pretrained(cls, name, ignore_mismatched_sizes=False, rng=0, **kwargs):
+        """The model in a folder, or on the Hugging Face hub by its name, in float32 and evaluation mode.
+
+        The folder is one that transformers, save_pretrained or `minivit train` wrote. The rest as from_tensors.
+        """
+        fields, tensors = checkpoint.read_folder(checkpoint.find(name))
+        return cls.from_tensors(fields, tensors, ignore_mismatched_sizes, rng, **kwargs)
+
+    @classmethod
+    def from_tensors(cls, fields, tensors, ignore_mismatched_sizes=False, rng=0, **kwargs):
+        """The model of a config and {hub name: array}, in float32 and evaluation mode.
+
+        kwargs: fields of the config to set anew, num_labels=10 say; with another image_size the position embeddings
+        are interpolated. What serves another task (the head of a classifier in a ViTModel) is left out.
+        One ShapeError lists all missing, unexpected and mismatched weights. ignore_mismatched_sizes: draw a head (with
+        rng) where it is missing or of another size, with a warning that says so.
+        """
+        config = ViTConfig.from_dict(fields, **kwargs)
+        with nn.meta():
+            model = cls._for_tensors(config, tensors, rng)
+        expected = dict(model.named_parameters())
+        found = {}
+        for name, array in tensors.items():
+            bare = name.removeprefix("vit.")
+            own = next((n for n in (bare, f"vit.{bare}") if n in expected), name)
+            if own in expected or not bare.startswith(HEADS):
+                found[own] = array
+        _fit_positions(found, expected, ViTConfig.from_dict(fields), config)
+        if ignore_mismatched_sizes:
+            _draw_heads(found, expected, config.initializer_range, rng)
+        model.load_state_dict(found, assign=True)
+        return model.eval()
+
+    @classmethod
+    def _for_tensors(cls, config, tensors, rng):
+        """The model that these tensors, among others, can fill."""
+        return cls(config, rng=rng)
+
+
+def _grid(config):
+    sides = zip(to_2tuple(config.image_size), to_2tuple(config.patch_size), strict=True)
+    return tuple(pixels // patch for pixels, patch in sides)
+
+
+def _fit_positions(found, expected, before, after):
+    """Interpolate the position embeddings where the two configs cut an image into different grids."""
+    names = [name for name in found if name.endswith("embeddings.position_embeddings")]
+    for name in names:
+        rows, columns = _grid(before)
+        if _grid(before) != _grid(after) and found[name].shape[1] == 1 + rows * columns:
+            with no_grad():
+                found[name] = interpolate_positions(nn.Parameter(found[name]), _grid(before), _grid(after)).data
+
+
+def _draw_heads(found, expected, std, rng):
+    """Put a new head among the tensors where it is missing or of another size: as when a model is made."""
+    rng = np.random.default_rng(rng)
+    drawn = [
+        name
+        for name, parameter in expected.items()
+        if name.removeprefix("vit.").startswith(HEADS) and (name not in found or found[name].shape != parameter.shape)
+    ]
+    for name in drawn:
+        shape = expected[name].shape
+        found[name] = nn.normal(shape, std, rng).data if name.endswith("weight") else np.zeros(shape, np.float32)
+    if drawn:
+        warnings.warn(f"a new head was drawn ({', '.join(drawn)}): train it before you use it.", stacklevel=4)
