@@ -2,13 +2,14 @@
 
 import importlib
 
-from . import autograd, checkpoint, errors, nn, notebook, ops, vit
+from . import autograd, checkpoint, errors, nn, notebook, ops, optim, training, vit
 from .autograd import Tensor, differentiable, no_grad
 from .gradcheck import gradcheck
 
 __version__ = "0.1.0"
 
-_LAZY = ("images", "plots")  # they bring Pillow and matplotlib, which not every program needs
+# they bring Pillow and matplotlib, which not every program needs
+_LAZY = ("commands", "datasets", "images", "plots", "recipes")
 
 __all__ = [
     "Tensor",
@@ -22,6 +23,8 @@ __all__ = [
     "no_grad",
     "notebook",
     "ops",
+    "optim",
+    "training",
     "vit",
     *_LAZY,
 ]

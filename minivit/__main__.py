@@ -15,9 +15,7 @@ from .errors import MinivitError
 
 def tour(args):
     """Walk a photo through a Vision Transformer, from the pixels to the loss and back."""
-    import matplotlib
-
-    matplotlib.use("Agg")
+    _agg()
     from . import images
     from .tour import tour as walk
 
@@ -41,6 +39,79 @@ def gradcheck(args):
     return 1 if wrong else 0
 
 
+def train(args):
+    """Train a Vision Transformer from scratch on digits, MNIST, CIFAR-10 or a folder of photos."""
+    _agg()
+    from . import commands
+
+    sizes = _given(args, commands.MODEL_FIELDS)
+    if args.size:
+        sizes = commands.named_size(args.size) | sizes
+    commands.train(args.data, args.out, model=sizes, masked=args.masked, **_training(args))
+    return 0
+
+
+def finetune(args):
+    """Go on from a trained model on other data: new classes, another image size."""
+    _agg()
+    from . import commands
+
+    commands.finetune(
+        args.source, args.data, args.out, freeze=args.freeze, image_size=args.image_size, **_training(args)
+    )
+    return 0
+
+
+def evaluate(args):
+    """Measure a model on the test part of a data set: accuracy, a table by class, a confusion picture."""
+    _agg()
+    from . import commands
+
+    commands.evaluate(args.source, args.data, args.out, strict=args.strict)
+    return 0
+
+
+def predict(args):
+    """Say what a model sees in photos: the most likely classes, with their probabilities."""
+    from . import commands
+
+    commands.predict(args.source, args.photos, top=args.top, invert=args.invert)
+    return 0
+
+
+def export(args):
+    """Write a model as a Hugging Face folder, which transformers loads."""
+    from . import commands
+
+    commands.export(args.source, args.out)
+    return 0
+
+
+def import_(args):
+    """Bring a model from a Hugging Face folder or the hub into a folder that the other commands take."""
+    from . import commands
+
+    commands.import_(args.source, args.out)
+    return 0
+
+
+def _agg():
+    import matplotlib
+
+    matplotlib.use("Agg")
+
+
+def _given(args, names):
+    """The options among `names` that were given."""
+    return {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
+
+
+def _training(args):
+    """The options that train and finetune share."""
+    options = _given(args, ("epochs", "batch_size", "lr", "seed"))
+    return options | {"fast": args.fast, "resume": args.resume, "strict": args.strict}
+
+
 def _parser():
     parser = argparse.ArgumentParser(
         prog="minivit",
@@ -55,7 +126,7 @@ def _parser():
         """A sub-command named as its function, explained by its docstring and one example."""
         parser.epilog += f"\n  minivit {example}"
         made = commands.add_parser(
-            run.__name__, help=run.__doc__, description=run.__doc__, epilog=f"example: minivit {example}"
+            run.__name__.rstrip("_"), help=run.__doc__, description=run.__doc__, epilog=f"example: minivit {example}"
         )
         made.set_defaults(run=run)
         return made
@@ -66,7 +137,64 @@ def _parser():
     made.add_argument("--seed", metavar="N", type=_seed, default=0, help="of the random weights (default: %(default)s)")
 
     command(gradcheck, "gradcheck")
+
+    data = {"metavar": "DATA", "help": "digits, mnist:FOLDER, cifar10:FOLDER, or a folder of photos"}
+    source = {"metavar": "DIR", "help": "folder of a model, as train, finetune or import made it"}
+
+    made = command(train, "train digits --out runs/digits")
+    made.add_argument("data", **data)
+    _add_training(made)
+    made.add_argument("--masked", action="store_true", help="pretrain without labels, by painting hidden patches")
+    made.add_argument("--size", choices=("tiny", "small", "base"), help="the sizes of ViT-Tiny, Small or Base")
+    for name in ("hidden-size", "num-hidden-layers", "num-attention-heads", "intermediate-size", "patch-size"):
+        made.add_argument(f"--{name}", metavar="N", type=_whole, help="as in ViTConfig")
+    made.add_argument("--image-size", metavar="N", type=_whole, help="pixels a side that the pictures are resized to")
+
+    made = command(finetune, "finetune runs/digits photos --out runs/photos --image-size 32")
+    made.add_argument("source", **source)
+    made.add_argument("data", **data)
+    _add_training(made)
+    made.add_argument("--freeze", action="store_true", help="learn the head only")
+    made.add_argument("--image-size", metavar="N", type=_whole, help="pixels a side; positions are interpolated")
+
+    made = command(evaluate, "evaluate runs/digits digits")
+    made.add_argument("source", **source)
+    made.add_argument("data", **data)
+    made.add_argument("--out", metavar="DIR", help="folder for the confusion picture (default: the model's)")
+    made.add_argument("--strict", action="store_true", help="refuse a folder with photos that cannot be read")
+
+    made = command(predict, "predict runs/photos cat.jpg dog.jpg")
+    made.add_argument("source", **source)
+    made.add_argument("photos", metavar="PHOTO", nargs="+", help="picture files")
+    made.add_argument("--top", metavar="N", type=_whole, default=3, help="how many classes (default: %(default)s)")
+    made.add_argument("--invert", action="store_true", help="dark ink on white paper, for a model of white on black")
+
+    made = command(export, "export runs/digits hf_digits")
+    made.add_argument("source", **source)
+    made.add_argument("out", metavar="OUT", help="folder to write")
+
+    made = command(import_, "import google/vit-base-patch16-224 runs/base")
+    made.add_argument("source", metavar="HF_FOLDER_OR_NAME", help="a Hugging Face folder, or a name on the hub")
+    made.add_argument("out", metavar="DIR", help="folder to write")
     return parser
+
+
+def _add_training(made):
+    """The options that train and finetune share."""
+    made.add_argument("--out", metavar="DIR", required=True, help="folder for the model, its history and curves")
+    made.add_argument("--epochs", metavar="N", type=_whole, help="passes over the data")
+    made.add_argument("--batch-size", metavar="N", type=_whole, help="pictures a step")
+    made.add_argument("--lr", metavar="X", type=float, help="learning rate at its highest")
+    made.add_argument("--seed", metavar="N", type=_seed, default=0, help="of all that is drawn (default: %(default)s)")
+    made.add_argument("--fast", action="store_true", help="a sixth of the epochs, to see it work")
+    made.add_argument("--resume", action="store_true", help="go on with the training that is in --out")
+    made.add_argument("--strict", action="store_true", help="refuse a folder with photos that cannot be read")
+
+
+def _whole(text):
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 1 or more")
+    return int(text)
 
 
 def _seed(text):
@@ -96,7 +224,8 @@ def main(argv=None):
             return 141
         print(error, file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
+        print(stopped, file=sys.stderr, end="\n" if str(stopped) else "")
         return 130
 
 

@@ -204,3 +204,38 @@ def _place(where, number, grid):
 def _outline(ax, row, column, ph, pw):
     """Draw the edge of the patch in that row and column, above all else."""
     ax.add_patch(Rectangle((column * pw, row * ph), pw, ph, fill=False, color=OUTLINE, linewidth=2.5, zorder=3))
+
+
+def training_curves(history):
+    """Loss and accuracy by epoch. history: a list of dicts, as training.fit returns it."""
+    figure, (left, right) = _panels(1, 2, 4.5)
+    epochs = [row["epoch"] for row in history]
+    for panel, name in ((left, "loss"), (right, "accuracy")):
+        for part, color in (("train", "tab:blue"), ("test", "tab:orange")):
+            values = [row.get(f"{part}_{name}") for row in history]
+            if None not in values:
+                panel.plot(epochs, values, color=color, label=f"{part}: {values[-1]:.4f} in the end")
+                panel.legend()
+        panel.set(title=name, xlabel="epoch", ylabel="nats" if name == "loss" else "share of right answers")
+        panel.grid(alpha=0.3)
+    return figure
+
+
+def confusion(counts, class_names):
+    """Which label was taken for which. counts: (K, K), counts[label, prediction]; class_names: K names."""
+    counts = np.asarray(counts)
+    K = len(class_names)
+    figure, (panel,) = _panels(1, 1, 8)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)  # (K, K)
+    drawn = panel.imshow(shares, cmap=MAGNITUDE, vmin=0, vmax=1)
+    figure.colorbar(drawn, ax=panel, label="share of the label's pictures", shrink=0.8)
+    if K <= 20:  # more would not be readable
+        for label, prediction in np.argwhere(counts):
+            color = "black" if shares[label, prediction] > 0.5 else "white"
+            panel.text(prediction, label, counts[label, prediction], ha="center", va="center", color=color)
+    ticks = np.arange(0, K, max(1, K // 20))
+    panel.set_xticks(ticks, [class_names[k] for k in ticks], rotation=45 if max(map(len, class_names)) > 2 else 0)
+    panel.set_yticks(ticks, [class_names[k] for k in ticks])
+    right, total = int(np.trace(counts)), int(counts.sum())
+    panel.set(title=f"{right} of {total} right: {right / max(total, 1):.2%}", xlabel="prediction", ylabel="label")
+    return figure

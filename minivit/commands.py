@@ -1,0 +1,269 @@
+"""What the commands on data do: train, finetune, evaluate, predict, export and import.
+
+A training folder holds config.json, preprocessor_config.json, training.npz, history.csv and pictures. Every function
+prints what it found and raises a MinivitError for a mistake in its input.
+"""
+
+import contextlib
+import dataclasses
+import warnings
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from . import checkpoint, datasets, images, ops, plots, training
+from .autograd import no_grad
+from .config import ViTConfig, to_2tuple
+from .errors import FileError, MinivitError
+from .recipes import PHOTO_SIZE, recipe
+from .vit import ViTForImageClassification, ViTForMaskedImageModeling
+
+MODEL_FIELDS = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "patch_size",
+    "image_size",
+)
+MASKED = 0.5  # share of the patches that are hidden when a model is pretrained without labels
+
+
+def train(data, out, *, seed=0, fast=False, resume=False, masked=False, strict=False, model=None, **changes):
+    """Train a model from scratch on a data set and keep it in the folder `out`.
+
+    data: as datasets.load takes it; model: fields of ViTConfig, changes: fields of the Recipe, to set anew.
+    masked: without labels, by painting hidden patches; fast: a sixth of the epochs.
+    """
+    chosen = _chosen(data, fast, changes)
+    fields = chosen.model | (model or {})
+    train_set, test_set = _data(data, size=fields.pop("image_size", PHOTO_SIZE), strict=strict)
+    fields |= {"image_size": train_set.image_size, "num_channels": train_set.num_channels}
+    fields["id2label"] = dict(enumerate(train_set.class_names))
+    fields["encoder_stride"] = to_2tuple(fields["patch_size"])[0]
+    kind = ViTForMaskedImageModeling if masked else ViTForImageClassification
+    _fit(kind(ViTConfig(**fields), rng=seed), chosen, train_set, test_set, out, seed, resume)
+
+
+def finetune(
+    source, data, out, *, freeze=False, image_size=None, seed=0, fast=False, resume=False, strict=False, **changes
+):
+    """Go on from the model in `source` on other data; a new head where the classes differ.
+
+    freeze: learn the head only; fast: a sixth of the epochs. image_size: in pixels; with another than the model's, its
+    position embeddings are interpolated and the pictures resized.
+    """
+    found = checkpoint.find(source)
+    fields, tensors = checkpoint.read_folder(found)
+    before = ViTConfig.from_dict(fields)
+    size = to_2tuple(image_size or before.image_size)
+    train_set, test_set = (d.resized(size) for d in _data(data, size=size, strict=strict))
+    _check_channels(before, train_set)
+    names = dict(enumerate(train_set.class_names))
+    if names != before.id2label:  # the old head, even one of the same size, speaks of other classes
+        tensors = {name: array for name, array in tensors.items() if not name.startswith("classifier.")}
+    with _notes():
+        model = ViTForImageClassification.from_tensors(
+            fields, tensors, ignore_mismatched_sizes=True, rng=seed, id2label=names, image_size=size
+        )
+    if freeze:
+        for parameter in model.vit.parameters():
+            parameter.requires_grad = False
+    chosen = _chosen(data, fast, {"lr": recipe(data).lr / 2} | changes)  # gently: the body has learned already
+    preprocessor = checkpoint.read_preprocessor(found)
+    _fit(model, chosen, train_set, test_set, out, seed, resume, preprocessor and preprocessor | _size(size))
+
+
+def evaluate(source, data, out=None, *, strict=False):
+    """Measure the model in `source` on the test part of a data set: accuracy, a table by class, a confusion picture.
+
+    out: folder for the picture; None takes `source`.
+    """
+    model, pictures = _load(source)
+    test_set = _data(data, size=model.config.image_size, strict=strict)[1]
+    test_set = test_set.resized(to_2tuple(model.config.image_size)).scaled(*pictures)
+    _check_channels(model.config, test_set)
+    measured = training.evaluate(model, test_set)
+    print(f"accuracy {measured.accuracy:.2%} on {len(test_set)} pictures, loss {measured.loss:.4f}\n")
+    _print_classes(measured.confusion, test_set.class_names)
+    figure = plots.confusion(measured.confusion, test_set.class_names)
+    _save(figure, Path(out or source) / "confusion.png")
+
+
+def predict(source, photos, *, top=3, invert=False):
+    """Print the most likely classes of each photo, with their probabilities.
+
+    invert: turn black and white around first, for ink on paper before a model that learned white on black.
+    """
+    model, (mean, std) = _load(source)
+    names, count = model.config.id2label, min(top, model.config.num_labels)
+    batch = [
+        _pixel_values(photo, model.config, mean, std, invert) for photo in photos
+    ]  # all are read before any is answered
+    for photo, pixel_values in zip(photos, batch, strict=True):
+        with no_grad():
+            p = ops.softmax(model(pixel_values[None]).logits).data[0]  # (K,)
+        print(photo)
+        for k in np.argsort(-p, kind="stable")[:count]:
+            print(f"  {p[k]:7.2%}  {names[int(k)]}")
+
+
+def export(source, out):
+    """Write the model in `source` as a Hugging Face folder, which transformers loads."""
+    found, out = checkpoint.find(source), _new_folder(out)
+    fields, tensors = checkpoint.read_folder(found)
+    checkpoint.write_folder(out, fields, tensors, checkpoint.read_preprocessor(found))
+    print(f"{out} holds {', '.join(sorted(path.name for path in out.iterdir()))}")
+
+
+def import_(source, out):
+    """Bring a model from a Hugging Face folder, or from the hub by its name, into a training folder."""
+    found, out = checkpoint.find(source), _new_folder(out)
+    fields, tensors = checkpoint.read_folder(found)
+    ViTConfig.from_dict(fields)
+    _describe(out, fields, checkpoint.read_preprocessor(found))
+    checkpoint.write_state(out / checkpoint.STATE, {f"model/{name}": array for name, array in tensors.items()}, {})
+    print(f"{out} holds {sum(array.size for array in tensors.values()):,} parameters.")
+
+
+def _data(name, size, strict):
+    """(train, test), with what was skipped as a note."""
+    with _notes():
+        return datasets.load(name, size=size, strict=strict)
+
+
+def named_size(name):
+    """The fields in which ViTConfig.tiny(), small() or base() differ from one another."""
+    config = getattr(ViTConfig, name)()
+    return {field: getattr(config, field) for field in MODEL_FIELDS[:4]}
+
+
+def _chosen(data, fast, changes):
+    chosen = dataclasses.replace(recipe(data), **changes)
+    return dataclasses.replace(chosen, epochs=-(-chosen.epochs // 6)) if fast else chosen
+
+
+def _size(size):
+    return {"size": {"height": size[0], "width": size[1]}}
+
+
+def _fit(model, chosen, train_set, test_set, out, seed, resume, preprocessor=None):
+    """Train, and write all that a training folder holds."""
+    out, config = Path(out), model.config
+    if resume and not (out / checkpoint.STATE).is_file():
+        raise FileError(out / checkpoint.STATE, "there is no training to go on with.", hint="leave out --resume.")
+    if not resume:
+        _new_folder(out)
+    mean, std = _mean_and_std(preprocessor)
+    train_set, test_set = train_set.scaled(mean, std), test_set.scaled(mean, std)
+    size = to_2tuple(config.image_size)
+    _describe(out, model.fields(), preprocessor or checkpoint.preprocessor(size, mean, std, config.num_channels))
+    painting = isinstance(model, ViTForMaskedImageModeling)
+    print(f"{type(model).__name__} of {model.num_parameters():,} parameters, {len(train_set)} pictures to learn from")
+    history = chosen.fit(
+        model,
+        train_set,
+        None if painting else test_set,
+        rng=seed,
+        loss=paint if painting else None,
+        checkpoint=out / checkpoint.STATE,
+        resume=resume,
+    )
+    _save(plots.training_curves(history), out / "curves.png")
+    if painting:
+        print(f"{out}: mean error of a hidden pixel {history[-1]['train_loss']:.4f}, from -1 (black) to 1 (white)")
+    else:
+        right, count = history[-1]["test_accuracy"], len(test_set)
+        print(f"{out}: test accuracy {right:.2%} ({round(right * count)} of {count})")
+
+
+def paint(model, pixel_values, labels, rng):
+    """A loss for fit: that of painting hidden patches, a random half of each picture's. Nothing counts as correct."""
+    B, N = len(pixel_values), model.vit.embeddings.patch_embeddings.num_patches
+    hidden = rng.random((B, N)).argsort(1) < round(MASKED * N)  # (B, N)
+    return model(pixel_values, hidden).loss, None
+
+
+def _new_folder(out):
+    """The folder as a Path, refused where it holds weights already."""
+    out = Path(out)
+    for name in (checkpoint.STATE, checkpoint.WEIGHTS, checkpoint.INDEX):
+        if (out / name).exists():
+            raise FileError(
+                out,
+                f"holds a model already ({name}).",
+                hint="choose another folder; or go on with a training by --resume.",
+            )
+    return out
+
+
+def _describe(out, fields, preprocessor):
+    """Write what a training folder says about its model: config.json and preprocessor_config.json."""
+    texts = {checkpoint.CONFIG: fields, checkpoint.PREPROCESSOR: preprocessor}
+    for name, content in texts.items():
+        if content is not None:
+            checkpoint.write_json(out / name, content)
+
+
+def _load(source):
+    """The classifier in a folder, and the (mean, std) of the pictures that it was trained on."""
+    found = checkpoint.find(source)
+    fields, tensors = checkpoint.read_folder(found)
+    if not any(name.startswith("classifier.") for name in tensors):
+        raise FileError(
+            source,
+            "holds a model without a classifier.",
+            rule="only a classifier has classes to tell.",
+            hint=f"finetune it first: minivit finetune {source} DATA --out DIR",
+        )
+    return ViTForImageClassification.from_tensors(fields, tensors), _mean_and_std(checkpoint.read_preprocessor(found))
+
+
+def _mean_and_std(preprocessor):
+    return (0.5, 0.5) if preprocessor is None else (preprocessor["image_mean"], preprocessor["image_std"])
+
+
+def _pixel_values(photo, config, mean, std, invert):
+    """A photo as the model of this config wants it: (C, H, W)."""
+    picture = images.open_image(photo).convert("L" if config.num_channels == 1 else "RGB")
+    picture = np.asarray(picture)
+    return images.pixel_values(255 - picture if invert else picture, to_2tuple(config.image_size), mean, std)
+
+
+def _check_channels(config, data):
+    if data.num_channels != config.num_channels:
+        raise MinivitError(
+            "finetune",
+            f"the pictures have {data.num_channels} channels, the model {config.num_channels}.",
+            rule="a model goes on with pictures of the kind that it was trained on: 1 channel is grey, 3 are colour.",
+        )
+
+
+def _print_classes(confusion, names):
+    """A line for each class: how many, how many of them were found, and how many of the finds are right."""
+    width = max(len("class"), *map(len, names))
+    print(f"{'class':{width}}  pictures  found   right")
+    for name, row, column in zip(names, confusion, confusion.T, strict=True):
+        hits = row[names.index(name)]
+        found = f"{hits / row.sum():6.1%}" if row.sum() else "     -"
+        right = f"{hits / column.sum():6.1%}" if column.sum() else "     -"
+        print(f"{name:{width}}  {row.sum():8d}  {found}  {right}")
+
+
+def _save(figure, path):
+    try:
+        with checkpoint.replacing(path) as (temporary,):
+            figure.savefig(temporary, format="png", dpi="figure")
+    finally:
+        plt.close(figure)
+
+
+@contextlib.contextmanager
+def _notes():
+    """What is only warned of in a program is a note to somebody who typed a command."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        print(f"note: {warning.message}")

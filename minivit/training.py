@@ -1,0 +1,370 @@
+"""Training: fit a model to a dataset, measure it, and stop and go on without losing a bit. Knows nothing of ViT.
+
+A model is a Module that takes pixel_values (B, C, H, W) and gives logits (B, K), or an object that has them. A dataset
+has `len()`, `labels`, `class_names` and `batch(indices) -> (pixel_values, labels)`.
+"""
+
+import contextlib
+import csv
+import functools
+import math
+import signal
+import sys
+import threading
+import time
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from . import ops
+from .autograd import no_grad
+from .checkpoint import read_state, replacing, write_state
+from .errors import FileError, MinivitError, ShapeError
+from .nn import Dropout
+from .optim import clip_grad_norm
+
+SAVE_EVERY = 5.0  # seconds of work that a kill may cost: a disk takes up to a tenth of one to make sure of a file
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during fit, after the state was saved."""
+
+
+@dataclass
+class Evaluation:
+    """How a model does on a dataset: mean loss in nats, accuracy, and confusion[label, prediction], counts (K, K)."""
+
+    loss: float
+    accuracy: float
+    confusion: np.ndarray
+    predictions: np.ndarray
+
+
+def classification(model, pixel_values, labels, rng, label_smoothing=0.0):
+    """The loss of one batch, and how many of its labels came out right."""
+    output = model(pixel_values)
+    logits = getattr(output, "logits", output)  # (B, K)
+    loss = ops.cross_entropy(logits, labels, label_smoothing)
+    return loss, int((logits.data.argmax(-1) == labels).sum())
+
+
+def evaluate(model, dataset, batch_size=256):
+    """Measure a model on a dataset, in evaluation mode. Returns an Evaluation."""
+    was_training = model.training
+    model.eval()
+    K = len(dataset.class_names)
+    losses, predictions = 0.0, np.empty(len(dataset), np.int64)
+    with no_grad():
+        for start in range(0, len(dataset), batch_size):
+            indices = np.arange(start, min(start + batch_size, len(dataset)))
+            pixel_values, labels = dataset.batch(indices)
+            output = model(pixel_values)
+            logits = getattr(output, "logits", output)
+            if logits.shape[1] != K:
+                raise ShapeError(
+                    "evaluate",
+                    f"the model has {logits.shape[1]} classes, the data {K}.",
+                    rule="the model's classes are the data's.",
+                    hint="finetune the model on this data: it gets a new head.",
+                )
+            losses += ops.cross_entropy(logits, labels).item() * len(indices)
+            predictions[indices] = logits.data.argmax(-1)
+    model.train(was_training)
+    confusion = np.zeros((K, K), np.int64)
+    np.add.at(confusion, (dataset.labels, predictions), 1)
+    return Evaluation(losses / len(dataset), float((predictions == dataset.labels).mean()), confusion, predictions)
+
+
+def fit(
+    model,
+    train,
+    test=None,
+    *,
+    epochs,
+    batch_size,
+    optimizer,
+    schedule=None,
+    augment=None,
+    label_smoothing=0.0,
+    rng=0,
+    checkpoint=None,
+    resume=False,
+    loss=None,
+    max_norm=None,
+    average=None,
+):
+    """Train a model for `epochs` passes over `train`, measuring it on `test` after each. Returns the history.
+
+    batch_size: examples a step, the last step of an epoch taking what is left; optimizer: of this model's parameters;
+    schedule: step -> factor on the optimizer's lr (None: always 1); augment: (pixel_values, rng) -> pixel_values;
+    label_smoothing: of the cross-entropy; rng: a Generator or seed for the order, the augmentation and the loss;
+    loss: (model, pixel_values, labels, rng) -> (loss, correct or None), instead of the classification loss;
+    max_norm: clip the global norm of the gradients; average: an ExponentialMovingAverage of the parameters, which
+    then are what is tested and what the model ends with.
+    checkpoint: path of the training state (.npz), with history.csv beside it; written at the start, after each epoch
+    that ends SAVE_EVERY seconds after the last time, and in the end. resume: go on from that file, bit for bit as if
+    it had never stopped; refused for another model, other data or other settings.
+    The history is a list with a dict for each epoch: epoch, lr, train_loss, train_accuracy, test_loss, test_accuracy,
+    seconds. Ctrl-C finishes the step, saves and raises Interrupted. A loss that is not finite raises MinivitError.
+    """
+    if epochs < 1 or batch_size < 1:
+        raise MinivitError("fit", f"epochs={epochs}, batch_size={batch_size}.", rule="both are 1 or more.")
+    run = _Run(model, optimizer, average, np.random.default_rng(rng))
+    run.settings = _settings(train, epochs, batch_size, label_smoothing, schedule, max_norm, average)
+    loss = loss or functools.partial(classification, label_smoothing=label_smoothing)
+    if resume:
+        if checkpoint is None:
+            raise MinivitError("fit", "resume=True, but no checkpoint is given.", hint="name the file to go on from.")
+        run.restore(checkpoint)
+    elif checkpoint is not None:
+        run.save(checkpoint)  # a place that cannot be written to is found before the work, not after
+
+    saved = time.perf_counter()
+    model.train()
+    line = _Line(epochs, len(train), run.epoch * len(train) + run.done)
+    with _deferred_interrupt() as interrupted, contextlib.closing(line):
+        while run.epoch < epochs:
+            started = time.perf_counter()
+            if run.order is None:
+                run.order, run.done, run.sums = run.rng.permutation(len(train)), 0, np.zeros(2)
+            while run.done < len(train):
+                indices = run.order[run.done : run.done + batch_size]
+                pixel_values, labels = train.batch(indices)
+                if augment is not None:
+                    pixel_values = augment(pixel_values, run.rng)
+                optimizer.lr = run.lr * (1.0 if schedule is None else schedule(run.step))
+                value, correct = loss(model, pixel_values, labels, run.rng)
+                run.learn(value, max_norm)
+                run.step += 1
+                run.done += len(indices)
+                run.sums += value.item() * len(indices), np.nan if correct is None else correct
+                line.step(run, len(indices))
+                if interrupted.is_set() and run.done < len(train):
+                    run.seconds += time.perf_counter() - started
+                    run.stop(checkpoint, epochs)
+            row = {"epoch": run.epoch + 1, "lr": optimizer.lr}
+            row["train_loss"], correct = (run.sums / len(train)).tolist()
+            row["train_accuracy"] = None if math.isnan(correct) else correct
+            if test is not None:
+                with run.averaged():
+                    measured = evaluate(model, test)
+                row["test_loss"], row["test_accuracy"] = measured.loss, measured.accuracy
+            row["seconds"] = run.seconds + time.perf_counter() - started
+            run.history.append(row)
+            run.epoch, run.order, run.seconds = run.epoch + 1, None, 0.0
+            line.epoch(row)
+            if checkpoint is not None and (run.epoch == epochs or time.perf_counter() - saved > SAVE_EVERY):
+                run.save(checkpoint)
+                saved = time.perf_counter()
+            if interrupted.is_set() and run.epoch < epochs:
+                run.stop(checkpoint, epochs)
+    with run.averaged():
+        weights = model.state_dict()
+    model.load_state_dict(weights, assign=True)
+    return run.history
+
+
+class _Run:
+    """Everything that changes while fit runs, so that it can be saved and put back."""
+
+    def __init__(self, model, optimizer, average, rng):
+        self.model, self.optimizer, self.average, self.rng = model, optimizer, average, rng
+        self.lr = optimizer.lr  # the base rate: the schedule changes optimizer.lr in each step
+        self.epoch = self.step = self.done = 0  # epochs, steps, and examples of this epoch that are done
+        self.order = None  # the order of the examples in this epoch
+        self.sums = np.zeros(2)  # over the examples done: loss, and correct answers
+        self.seconds = 0.0  # of this epoch, before an interruption
+        self.history = []
+        self.settings = {}
+
+    def _parts(self):
+        parts = {"model": self.model, "optimizer": self.optimizer, "average": self.average}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    def _generators(self):
+        """The generators that are drawn from: fit's own and those of the model's dropout, each once."""
+        own = [module.rng for module in self.model.modules() if isinstance(module, Dropout)]
+        return list({id(rng): rng for rng in [self.rng, *own]}.values())
+
+    def save(self, path):
+        """Write the state, and history.csv beside it."""
+        arrays = {
+            f"{name}/{key}": array for name, part in self._parts().items() for key, array in part.state_dict().items()
+        }
+        arrays["run/sums"] = self.sums
+        if self.order is not None:
+            arrays["run/order"] = self.order
+        meta = {
+            "settings": self.settings,
+            "generators": [_plain(rng.bit_generator.state) for rng in self._generators()],
+            "history": self.history,
+            **{name: getattr(self, name) for name in ("lr", "epoch", "step", "done", "seconds")},
+        }
+        write_state(path, arrays, meta)
+        write_history(Path(path).with_name("history.csv"), self.history)
+
+    def restore(self, path):
+        """Go on from a state; FileError, with nothing changed, where it belongs to another run."""
+        arrays, meta = read_state(path)
+        if "settings" not in meta:
+            raise FileError(path, "holds weights only, no training to go on with.", hint="finetune from it instead.")
+        differ = [
+            f"{name}: {meta['settings'].get(name)} then, {value} now"
+            for name, value in self.settings.items()
+            if meta["settings"].get(name) != value
+        ]
+        if differ:
+            raise FileError(
+                path,
+                "\n    ".join(["belongs to another training:", *differ]),
+                rule="a resumed training has the same model, data and settings as the one that was stopped.",
+                hint="give the options of the first run, or start anew in another folder.",
+            )
+        for name, part in self._parts().items():
+            part.load_state_dict({k.partition("/")[2]: a for k, a in arrays.items() if k.startswith(f"{name}/")})
+        for rng, state in zip(self._generators(), meta["generators"], strict=True):
+            rng.bit_generator.state = state
+        self.sums, self.order, self.history = arrays["run/sums"], arrays.get("run/order"), meta["history"]
+        for name in ("lr", "epoch", "step", "done", "seconds"):
+            setattr(self, name, meta[name])
+
+    def learn(self, loss, max_norm):
+        """Backward and one step of the optimiser; a loss that is not a number stops before it spoils the weights."""
+        if not math.isfinite(loss.item()):
+            raise MinivitError(
+                "fit",
+                f"the loss became {loss.item()} in epoch {self.epoch + 1}, step {self.step + 1}.",
+                rule="the loss is a finite number; after NaN every weight would be NaN too.",
+                hint="use a lower lr, a warm-up, or max_norm=1 to clip gradients; look for NaN in the data. "
+                "What was saved last is whole.",
+            )
+        self.model.zero_grad()
+        loss.backward()
+        if max_norm is not None:
+            clip_grad_norm(self.model.parameters(), max_norm)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update()
+
+    def averaged(self):
+        """`with run.averaged():` the model has the average of its weights, where one is kept."""
+        return contextlib.nullcontext() if self.average is None else self.average.applied()
+
+    def stop(self, checkpoint, epochs):
+        """After Ctrl-C: save, and say how to go on."""
+        if checkpoint is None:
+            raise Interrupted(
+                f"stopped in epoch {self.epoch + 1} of {epochs}; nothing was saved: no checkpoint is set."
+            )
+        self.save(checkpoint)
+        raise Interrupted(
+            f"stopped in epoch {self.epoch + 1} of {epochs}, after step {self.step}; saved in {checkpoint}.\n"
+            "  hint: the same call with resume=True (--resume on the command line) goes on from there."
+        )
+
+
+def _plain(state):
+    """The state of a generator with lists for its arrays, as JSON holds it."""
+    if isinstance(state, dict):
+        return {name: _plain(value) for name, value in state.items()}
+    return state.tolist() if isinstance(state, (np.ndarray, np.generic)) else state
+
+
+def _settings(train, epochs, batch_size, label_smoothing, schedule, max_norm, average):
+    """What a resumed training must have in common with the one it goes on with (the weights check themselves)."""
+    return {
+        "examples": len(train),
+        "class_names": list(train.class_names),
+        "labels": zlib.crc32(np.ascontiguousarray(train.labels)),
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "label_smoothing": label_smoothing,
+        "schedule": None if schedule is None else [schedule(step) for step in (0, 1, 10, 100)],  # a few tell it apart
+        "max_norm": max_norm,
+        "average": None if average is None else average.decay,
+    }
+
+
+COLUMNS = ("epoch", "lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds")
+
+
+def write_history(path, history):
+    """The history as a CSV file, one line an epoch."""
+    with replacing(Path(path)) as (temporary,), temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(history)
+
+
+@contextlib.contextmanager
+def _deferred_interrupt():
+    """Ctrl-C only sets the event that this gives, so that a step is never cut in half; a second one is not deferred."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
+        yield event
+        return
+
+    def handler(number, frame):
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class _Line:
+    """How it goes: a live line on a terminal (tqdm's where it is installed), one plain line an epoch elsewhere."""
+
+    def __init__(self, epochs, examples, done):
+        self.epochs, self.total, self.first, self.done = epochs, epochs * examples, done, done
+        self.started = self.shown = time.perf_counter()
+        self.tested, self.bar, self.width = "", None, 0
+        self.live = sys.stderr.isatty()
+        if self.live:
+            with contextlib.suppress(ImportError):
+                from tqdm import tqdm
+
+                self.bar = tqdm(total=self.total, initial=done, unit=" images", dynamic_ncols=True)
+
+    def step(self, run, count):
+        """After each step."""
+        self.done += count
+        now = time.perf_counter()
+        if not self.live or (now - self.shown < 0.1 and self.done < self.total):
+            return
+        self.shown = now
+        loss, correct = run.sums / run.done
+        text = f"epoch {run.epoch + 1}/{self.epochs}  loss {loss:.4f}{_percent('accuracy', correct)}{self.tested}"
+        if self.bar is not None:
+            self.bar.set_description_str(text, refresh=False)
+            self.bar.update(self.done - self.bar.n)
+            return
+        rate = (self.done - self.first) / max(now - self.started, 1e-9)
+        text += f"  {rate:.0f} images/s  {(self.total - self.done) / rate:.0f} s left"
+        sys.stderr.write("\r" + text.ljust(self.width))
+        self.width = len(text)
+        sys.stderr.flush()
+
+    def epoch(self, row):
+        """After each epoch."""
+        self.tested = _percent("test accuracy", row.get("test_accuracy"))
+        if not self.live:
+            trained = f"loss {row['train_loss']:.4f}{_percent('accuracy', row['train_accuracy'])}"
+            print(f"epoch {row['epoch']}/{self.epochs}  {trained}{self.tested}  {row['seconds']:.1f} s", flush=True)
+
+    def close(self):
+        """Leave the live line."""
+        if self.bar is not None:
+            self.bar.close()
+        elif self.live:
+            sys.stderr.write("\n")
+
+
+def _percent(name, share):
+    return "" if share is None or math.isnan(share) else f"  {name} {share:.2%}"

@@ -1,0 +1,122 @@
+"""The numbers of training, measured: `python -m tests.benchmark_training [digits] [finetuning] [checkpoint]`.
+
+Not a test: it takes minutes, and asserts nothing. Accuracies do not depend on the machine (but for the last digits of
+its matrix products), times do: they are medians, with the smallest and largest.
+"""
+
+import dataclasses
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from minivit import commands, datasets, training
+from minivit.config import ViTConfig
+from minivit.recipes import recipe
+from minivit.vit import ViTForImageClassification, ViTForMaskedImageModeling
+
+SVM = 0.9689  # SVC(gamma=0.001) on the same split, in scikit-learn's own example
+SEEDS = range(5)
+
+
+def spread(values, form="{:.2%}"):
+    """Mean, smallest and largest."""
+    mean, low, high = (form.format(f(values)) for f in (statistics.mean, min, max))
+    return f"mean {mean} ({low} to {high})"
+
+
+def config(chosen, data, **fields):
+    """The ViTConfig of a recipe for a data set."""
+    fields = {"id2label": dict(enumerate(data.class_names)), "encoder_stride": chosen.model["patch_size"], **fields}
+    return ViTConfig(**chosen.model, image_size=data.image_size, num_channels=data.num_channels, **fields)
+
+
+def accuracy(model, test):
+    """Of a model on a data set."""
+    return training.evaluate(model, test).accuracy
+
+
+def digits():
+    """`minivit train digits` for five seeds; seed 0 is the command's own."""
+    train, test = datasets.digits()
+    chosen = recipe("digits")
+    accuracies, seconds = [], []
+    for seed in SEEDS:
+        model = ViTForImageClassification(config(chosen, train), rng=seed)
+        start = time.perf_counter()
+        chosen.fit(model, train, rng=seed)
+        seconds.append(time.perf_counter() - start)
+        accuracies.append(accuracy(model, test))
+        print(f"digits, seed {seed}: test accuracy {accuracies[-1]:.4f} in {seconds[-1]:.1f} s", flush=True)
+    print(f"digits: {spread(accuracies)}; seed 0 {accuracies[0]:.4f}, the support vector machine {SVM}")
+    print(f"digits: seconds median {statistics.median(seconds):.1f} ({min(seconds):.1f} to {max(seconds):.1f})")
+
+
+def finetuning():
+    """Pretrained on 0-4, then 10 examples each of 5-9; from scratch; and pretrained masked on all training digits."""
+    train, test = datasets.digits()
+    chosen = recipe("digits")
+    before = train.only(range(5))
+    pretrained = ViTForImageClassification(config(chosen, before), rng=0)
+    chosen.fit(pretrained, before, rng=0)
+    painter = ViTForMaskedImageModeling(config(chosen, train), rng=0)
+    chosen.fit(painter, train, rng=0, loss=commands.paint)
+
+    after, unseen = train.only(range(5, 10)), test.only(range(5, 10))
+    few = dataclasses.replace(chosen, batch_size=10)
+    starts = {"from scratch": None, "pretrained on 0-4": pretrained, "pretrained masked": painter}
+    found = {name: [] for name in starts}
+    for draw in SEEDS:
+        shown = after.few(10, rng=draw)
+        for name, start in starts.items():
+            fields = config(chosen, after).to_dict()
+            model = ViTForImageClassification(ViTConfig.from_dict(fields), rng=draw)
+            if start is not None:
+                model.vit.load_state_dict(start.vit.state_dict(), strict=False)
+            rate = few.lr if start is None else commands.FINETUNING_LR
+            dataclasses.replace(few, lr=rate).fit(model, shown, rng=draw)
+            found[name].append(accuracy(model, unseen))
+    for name, accuracies in found.items():
+        print(f"finetuned on 10 images each of 5-9, {name}: {spread(accuracies)}")
+    points = [100 * (a - b) for a, b in zip(found["pretrained on 0-4"], found["from scratch"], strict=True)]
+    print(f"pretrained on 0-4 above from scratch, in points: {spread(points, '{:+.1f}')}")
+
+
+MEASURE = """
+import resource, sys, time
+import numpy as np
+from minivit import vit
+start = time.perf_counter()
+model = vit.ViTForImageClassification.from_pretrained(sys.argv[1])
+loaded = time.perf_counter() - start
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+start = time.perf_counter()
+model.save_pretrained(sys.argv[2])
+saved = time.perf_counter() - start
+print(loaded, peak * 1024, saved, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+def checkpoint():
+    """Base/16, 346 MB: seconds to load and save, and the peak memory of a process that does it (Linux and macOS)."""
+    with tempfile.TemporaryDirectory() as folder:
+        first, second = str(Path(folder, "first")), str(Path(folder, "second"))
+        ViTForImageClassification(ViTConfig.base(num_labels=1000)).save_pretrained(first)
+        size = Path(first, "model.safetensors").stat().st_size
+        runs = []
+        for _ in range(5):
+            run = subprocess.run([sys.executable, "-c", MEASURE, first, second], capture_output=True, check=True)
+            runs.append([float(number) for number in run.stdout.split()])
+        loaded, load_peak, saved, save_peak = np.median(runs, axis=0)
+    print(f"Base/16, {size / 1e6:.0f} MB: loads in {loaded:.2f} s, peak {load_peak / size:.2f} x its size;", end=" ")
+    print(f"saves in {saved:.2f} s, peak {save_peak / size:.2f} x")
+
+
+if __name__ == "__main__":
+    parts = {part.__name__: part for part in (digits, finetuning, checkpoint)}
+    for name in sys.argv[1:] or parts:
+        parts[name]()

@@ -1,0 +1,209 @@
+"""The commands on data, from the command line: what they write, print and refuse."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minivit import checkpoint, vit
+from minivit.__main__ import main
+
+
+def run(capsys, *args):
+    """The exit code of `minivit ARGS`, and what it printed."""
+    code = main([str(arg) for arg in args])
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
+
+
+def refused(capsys, *args, match):
+    """`minivit ARGS` exits with 2 and one message."""
+    code, _, message = run(capsys, *args)
+    assert code == 2
+    assert re.search(match, message), message
+    assert "Traceback" not in message
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A training folder after two quick epochs on the digits."""
+    out = tmp_path_factory.mktemp("runs") / "digits"
+    assert main(["train", "digits", "--out", str(out), "--epochs", "2"]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Two classes of small photos, red ones and blue ones; one of the files is no photo."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for name, channel in (("red", 0), ("blue", 2)):
+        (folder / name).mkdir()
+        for number in range(6):
+            pixels = rng.integers(0, 60, (20, 30, 3), dtype=np.uint8)
+            pixels[..., channel] += 180
+            Image.fromarray(pixels).save(folder / name / f"{number}.png")
+    (folder / "red" / "broken.jpg").write_bytes(b"no photo")
+    return folder
+
+
+def test_train_writes_a_whole_folder(trained, capsys):
+    assert sorted(path.name for path in trained.iterdir()) == [
+        "config.json",
+        "curves.png",
+        "history.csv",
+        "preprocessor_config.json",
+        "training.npz",
+    ]
+    config = json.loads((trained / "config.json").read_text(encoding="utf-8"))
+    assert config["architectures"] == ["ViTForImageClassification"] and config["id2label"]["9"] == "9"
+    assert (config["image_size"], config["num_channels"]) == ([8, 8], 1)
+    with Image.open(trained / "curves.png") as picture:
+        assert picture.width == 1000 and len(picture.convert("RGB").getcolors(10**6)) > 10
+
+
+def test_evaluate_counts_what_train_reported(trained, capsys):
+    code, printed, _ = run(capsys, "evaluate", trained, "digits")
+    assert code == 0
+    history = (trained / "history.csv").read_text(encoding="utf-8").splitlines()
+    reported = float(dict(zip(history[0].split(","), history[-1].split(","), strict=True))["test_accuracy"])
+    assert float(re.search(r"accuracy ([\d.]+)%", printed)[1]) == pytest.approx(100 * reported, abs=0.006)
+    rows = re.findall(r"^(\d) +(\d+) +([\d.]+%|-) +([\d.]+%|-)$", printed, re.M)
+    assert [row[0] for row in rows] == list("0123456789") and sum(int(row[1]) for row in rows) == 899
+    assert (trained / "confusion.png").stat().st_size > 10_000
+
+
+def test_predict_names_the_likeliest_classes(trained, tmp_path, capsys):
+    paths = [tmp_path / "ink on paper.png", tmp_path / "\u6570.png"]
+    for path in paths:
+        Image.fromarray(np.eye(8, dtype=np.uint8) * 255).save(path)
+    code, printed, _ = run(capsys, "predict", trained, *paths, "--top", 4)
+    assert code == 0
+    first, second = printed.split(str(paths[1]))
+    assert first.startswith(str(paths[0])) and first.removeprefix(str(paths[0])) == second
+    shares = [float(share) for share in re.findall(r"([\d.]+)%  \d", second)]
+    assert len(shares) == 4 and shares == sorted(shares, reverse=True) and sum(shares) <= 100.1
+    assert run(capsys, "predict", trained, paths[0], "--invert")[1] != run(capsys, "predict", trained, paths[0])[1]
+
+
+def test_training_is_repeatable_for_a_seed(tmp_path):
+    for name in "ab":
+        main(["train", "digits", "--out", str(tmp_path / name), "--epochs", "1", "--seed", "3"])
+    a, b = (checkpoint.read_state(tmp_path / name / "training.npz")[0] for name in "ab")
+    assert list(a) == list(b)
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], name)
+
+
+def test_a_folder_with_a_training_is_not_overwritten(trained, capsys):
+    before = (trained / "training.npz").read_bytes()
+    refused(capsys, "train", "digits", "--out", trained, match=r"holds a model already \(training.npz\)(.|\n)*--resume")
+    refused(capsys, "import", trained, trained, match="holds a model already")
+    assert (trained / "training.npz").read_bytes() == before
+
+
+def test_resume_of_a_finished_or_missing_training(trained, tmp_path, capsys):
+    code, printed, _ = run(capsys, "train", "digits", "--out", trained, "--epochs", 2, "--resume")
+    assert code == 0 and "epoch" not in printed and "test accuracy" in printed
+    refused(capsys, "train", "digits", "--out", trained, "--epochs", 3, "--resume", match="epochs: 2 then, 3 now")
+    refused(capsys, "train", "digits", "--out", tmp_path / "none", "--resume", match="no training to go on with")
+
+
+def test_finetune_gives_new_classes_a_new_head_and_another_size_other_positions(trained, photos, tmp_path, capsys):
+    code, printed, _ = run(
+        capsys, "finetune", trained, "digits", "--out", tmp_path / "large", "--epochs", 1, "--image-size", 12
+    )
+    assert code == 0 and "new head" not in printed
+    model = vit.ViTForImageClassification.from_pretrained(tmp_path / "large")
+    assert model.vit.embeddings.position_embeddings.shape[1] == 1 + (12 // model.config.patch_size) ** 2
+    written = checkpoint.read_preprocessor(tmp_path / "large")
+    assert written["size"] == {"height": 12, "width": 12}
+
+
+def test_freeze_learns_the_head_only(trained, tmp_path, capsys):
+    code, *_ = run(capsys, "finetune", trained, "digits", "--out", tmp_path / "probe", "--epochs", 1, "--freeze")
+    assert code == 0
+    before, after = (vit.ViTForImageClassification.from_pretrained(folder) for folder in (trained, tmp_path / "probe"))
+    for (name, a), (_, b) in zip(before.named_parameters(), after.named_parameters(), strict=True):
+        assert (a.data == b.data).all() == (not name.startswith("classifier.")), name
+
+
+def test_photos_are_learned_and_a_broken_one_is_named(photos, tmp_path, capsys):
+    sizes = ("--hidden-size", 16, "--num-hidden-layers", 1, "--num-attention-heads", 2, "--intermediate-size", 16)
+    command = ("train", photos, "--image-size", 16, *sizes, "--epochs", 12, "--lr", 0.01)
+    code, printed, _ = run(capsys, *command, "--out", tmp_path / "colours")
+    assert code == 0
+    assert re.search(r"note: (.|\n)*broken.jpg", printed) and "test accuracy 100.00%" in printed
+    code, printed, _ = run(capsys, "predict", tmp_path / "colours", photos / "blue" / "0.png", "--top", 1)
+    assert printed.split() == [str(photos / "blue" / "0.png"), printed.split()[1], "blue"]
+    refused(capsys, *command, "--out", tmp_path / "strict", "--strict", match="broken.jpg")
+    assert not (tmp_path / "strict").exists()
+    refused(
+        capsys, "finetune", tmp_path / "colours", "digits", "--out", tmp_path / "x", match="1 channels, the model 3"
+    )
+    refused(capsys, "evaluate", tmp_path / "colours", "digits", match="1 channels, the model 3")
+
+
+def test_masked_pretraining_and_what_follows_it(tmp_path, capsys):
+    masked = tmp_path / "masked"
+    code, printed, _ = run(capsys, "train", "digits", "--masked", "--out", masked, "--epochs", 2)
+    assert code == 0 and "mean error of a hidden pixel" in printed and "accuracy" not in printed
+    assert json.loads((masked / "config.json").read_text())["architectures"] == ["ViTForMaskedImageModeling"]
+    refused(capsys, "predict", masked, "x.png", match="without a classifier(.|\n)*minivit finetune")
+    refused(capsys, "evaluate", masked, "digits", match="without a classifier")
+    code, printed, _ = run(capsys, "finetune", masked, "digits", "--out", tmp_path / "tuned", "--epochs", 1)
+    assert code == 0 and "note: a new head was drawn" in printed and "test accuracy" in printed
+
+
+def test_export_and_import_give_the_same_model_back(trained, tmp_path, capsys):
+    hf, back = tmp_path / "hf", tmp_path / "back"
+    assert run(capsys, "export", trained, hf)[0] == 0
+    assert sorted(path.name for path in hf.iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+    ]
+    assert run(capsys, "import", hf, back)[0] == 0
+    x = np.random.default_rng(0).standard_normal((2, 1, 8, 8), dtype=np.float32)
+    logits = [vit.ViTForImageClassification.from_pretrained(f)(x).logits.data for f in (trained, hf, back)]
+    np.testing.assert_array_equal(logits[0], logits[1])
+    np.testing.assert_array_equal(logits[0], logits[2])
+    refused(capsys, "export", trained, hf, match=r"holds a model already \(model.safetensors\)")
+    refused(capsys, "export", trained, trained, match="holds a model already")
+    refused(capsys, "finetune", back, "digits", "--out", back, match="holds a model already")
+    refused(capsys, "train", "digits", "--out", back, "--resume", match="holds weights only")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("train", "nothing", "--out", "OUT"), "no data set and no folder 'nothing'"),
+        (("train", "mnist:nowhere", "--out", "OUT"), "nowhere"),
+        (("train", "digits", "--out", "OUT", "--patch-size", "3"), "cannot be cut into patches of 3"),
+        (("train", "digits", "--out", "OUT", "--hidden-size", "50"), "cannot be split over"),
+        (("train", "digits", "--out", "OUT", "--lr", "-1"), "lr"),
+        (("train", "digits", "--out", "FILE"), "cannot be written|in the way|is a file"),
+        (("finetune", "nowhere", "digits", "--out", "OUT"), "nowhere"),
+        (("evaluate", "nowhere", "digits"), "nowhere"),
+        (("predict", "nowhere", "x.png"), "nowhere"),
+        (("predict", "TRAINED", "nowhere.png"), "nowhere.png: there is no such file"),
+        (("export", "nowhere", "OUT"), "nowhere"),
+        (("import", "nowhere", "OUT"), "nowhere"),
+    ],
+)
+def test_bad_input_is_explained_and_nothing_is_written(trained, tmp_path, capsys, args, message):
+    (tmp_path / "file").write_text("in the way")
+    names = {"OUT": tmp_path / "out", "FILE": tmp_path / "file", "TRAINED": trained}
+    refused(capsys, *(names.get(arg, arg) for arg in args), match=message)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
+@pytest.mark.parametrize(
+    "args", [("train", "digits"), ("train", "digits", "--out", "x", "--epochs", "0"), ("predict", "x")]
+)
+def test_wrong_usage_exits_with_2(args, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(list(args))
+    assert stopped.value.code == 2

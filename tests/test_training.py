@@ -1,0 +1,347 @@
+"""fit and evaluate: what they measure, what they save, and that stopping and going on changes nothing."""
+
+import csv
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from minivit import nn, ops, optim, training
+from minivit.datasets import Dataset
+from minivit.errors import FileError, MinivitError, ShapeError
+
+
+@pytest.fixture(autouse=True)
+def save_after_every_epoch(monkeypatch):
+    monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
+
+
+def data(count=23, classes=3, seed=0):
+    """Pictures (N, 1, 4, 4) whose brightest row tells the class."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, count)
+    images = rng.integers(0, 90, (count, 1, 4, 4), dtype=np.uint8)
+    images[np.arange(count), 0, labels] += 150
+    return Dataset(images, labels, [f"row {k}" for k in range(classes)])
+
+
+class Classifier(nn.Module):
+    def __init__(self, classes=3, rng=0):
+        rng = np.random.default_rng(rng)
+        self.hidden = nn.Linear(16, 7, rng=rng)
+        self.dropout = nn.Dropout(0.2, rng)
+        self.head = nn.Linear(7, classes, rng=rng)
+
+    def forward(self, x):
+        x = x.reshape(len(x), 16)  # (B, 16)
+        return self.head(self.dropout(ops.gelu(self.hidden(x))))
+
+
+def brighten(x, rng):
+    return x + rng.normal(0, 0.1, (len(x), 1, 1, 1)).astype(np.float32)
+
+
+def options(model, epochs=6, lr=0.02, **kwargs):
+    """What fit needs, with everything switched on."""
+    return {
+        "epochs": epochs,
+        "batch_size": 5,
+        "optimizer": optim.AdamW(model.parameters(), lr=lr),
+        "schedule": optim.warmup_cosine(5 * epochs, 3),
+        "augment": brighten,
+        "label_smoothing": 0.1,
+        "rng": 3,
+        "max_norm": 1.0,
+        "average": optim.ExponentialMovingAverage(model.parameters(), 0.9),
+        **kwargs,
+    }
+
+
+def weights(model):
+    return np.concatenate([parameter.data.ravel() for parameter in model.parameters()])
+
+
+def without_seconds(history):
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in history]
+
+
+def test_fit_learns_and_its_history_says_so(capsys):
+    model = Classifier()
+    settings = options(model, epochs=30, lr=0.005, label_smoothing=0.0)
+    history = training.fit(model, data(60), data(40, seed=1), **settings)
+    assert history[-1]["test_accuracy"] > 0.9
+    assert history[-1]["train_loss"] < 0.3 * history[0]["train_loss"]
+    assert [row["epoch"] for row in history] == list(range(1, 31))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 30
+    assert re.fullmatch(
+        r"epoch 1/30  loss \d\.\d{4}  accuracy \d+\.\d\d%  test accuracy \d+\.\d\d%  \d+\.\d s", lines[0]
+    )
+
+
+def test_each_example_is_seen_once_an_epoch():
+    seen = []
+
+    def loss(model, pixel_values, labels, rng):
+        seen.append(pixel_values[:, 0, 0, 0])
+        return ops.cross_entropy(model(pixel_values), labels), None
+
+    model, train = Classifier(), data(23)
+    history = training.fit(
+        model, train, epochs=2, batch_size=5, optimizer=optim.SGD(model.parameters(), 0.1), loss=loss
+    )
+    assert [len(batch) for batch in seen] == [5, 5, 5, 5, 3] * 2
+    expected = np.sort(train.batch(np.arange(23))[0][:, 0, 0, 0])
+    first, second = np.concatenate(seen[:5]), np.concatenate(seen[5:])
+    np.testing.assert_array_equal(np.sort(first), expected)
+    np.testing.assert_array_equal(np.sort(second), expected)
+    assert (first != second).any()
+    assert history[0]["train_accuracy"] is None and "test_accuracy" not in history[0]
+
+
+def test_evaluate_counts():
+    class Fixed(nn.Module):
+        def forward(self, x):
+            return ops.reshape(np.eye(3, dtype=np.float32)[[0, 0, 1, 2, 2]][: len(x)] * 5, (len(x), 3))
+
+    labels = np.array([0, 1, 1, 2, 0])
+    measured = training.evaluate(Fixed(), Dataset(np.zeros((5, 1, 4, 4), np.uint8), labels, "abc"))
+    assert measured.accuracy == 3 / 5
+    np.testing.assert_array_equal(measured.confusion, [[1, 0, 1], [1, 1, 0], [0, 0, 1]])
+    np.testing.assert_array_equal(measured.predictions, [0, 0, 1, 2, 2])
+    right, wrong = np.log(1 + 2 * np.exp(-5)), 5 + np.log(1 + 2 * np.exp(-5))
+    assert measured.loss == pytest.approx((3 * right + 2 * wrong) / 5)
+
+
+def test_evaluate_leaves_the_mode_and_does_not_depend_on_the_batch_size():
+    model = Classifier().train()
+    a, b = (training.evaluate(model, data(23), batch_size) for batch_size in (4, 100))
+    assert model.training and model.dropout.training
+    assert a.loss == pytest.approx(b.loss, rel=1e-5)
+    np.testing.assert_array_equal(a.confusion, b.confusion)
+
+
+def test_evaluate_refuses_data_with_other_classes():
+    with pytest.raises(ShapeError, match=r"evaluate: the model has 3 classes, the data 4"):
+        training.evaluate(Classifier(), data(classes=4))
+
+
+def test_six_epochs_are_three_and_three_resumed_bit_for_bit(tmp_path):
+    whole, halves = Classifier(), Classifier()
+    expected = training.fit(whole, data(), data(9, seed=1), **options(whole))
+
+    class Killed(Exception):
+        pass
+
+    def killer(x, rng):  # the sixteenth step is the first of the fourth epoch
+        killer.steps += 1
+        if killer.steps > 17:
+            raise Killed
+        return brighten(x, rng)
+
+    killer.steps = 0
+    path = tmp_path / "training.npz"
+    with pytest.raises(Killed):
+        training.fit(halves, data(), data(9, seed=1), **options(halves, checkpoint=path, augment=killer))
+    fresh = Classifier(rng=99)  # another start, other dropout: all of it comes from the file
+    history = training.fit(fresh, data(), data(9, seed=1), **options(fresh, checkpoint=path, resume=True, rng=5))
+    np.testing.assert_array_equal(weights(fresh), weights(whole))
+    assert without_seconds(history) == without_seconds(expected)
+
+
+@pytest.mark.parametrize("kind", [np.random.MT19937, np.random.Philox, np.random.SFC64])
+def test_generators_of_every_kind_are_saved(tmp_path, kind):
+    path, rng = tmp_path / "training.npz", np.random.Generator(kind(1))
+    model = Classifier()
+    training.fit(model, data(), **options(model, epochs=1, checkpoint=path, rng=rng))
+    expected, resumed = rng.random(3), np.random.Generator(kind(2))
+    training.fit(model, data(), **options(model, epochs=1, checkpoint=path, rng=resumed, resume=True))
+    np.testing.assert_array_equal(resumed.random(3), expected)
+
+
+@pytest.mark.parametrize("step", [2, 5, 12])
+def test_ctrl_c_saves_in_the_middle_of_an_epoch_and_resumes_bit_for_bit(tmp_path, step):
+    whole, stopped, resumed = Classifier(), Classifier(), Classifier(rng=1)
+    expected = training.fit(whole, data(), **options(whole))
+
+    def press(x, rng):
+        press.steps += 1
+        if press.steps == step:
+            signal.raise_signal(signal.SIGINT)
+        return brighten(x, rng)
+
+    press.steps = 0
+    path = tmp_path / "training.npz"
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(
+        training.Interrupted, match=rf"stopped in epoch .*after step {step}; saved in (.|\n)*resume=True"
+    ):
+        training.fit(stopped, data(), **options(stopped, augment=press, checkpoint=path))
+    assert press.steps == step and signal.getsignal(signal.SIGINT) is before
+    history = training.fit(resumed, data(), **options(resumed, checkpoint=path, resume=True))
+    np.testing.assert_array_equal(weights(resumed), weights(whole))
+    assert without_seconds(history) == without_seconds(expected)
+
+
+def test_ctrl_c_without_a_checkpoint_says_that_nothing_was_saved():
+    model = Classifier()
+
+    def press(x, rng):
+        signal.raise_signal(signal.SIGINT)
+        return x
+
+    with pytest.raises(training.Interrupted, match="stopped in epoch 1 of 6; nothing was saved"):
+        training.fit(model, data(), **options(model, augment=press))
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {tests!r})
+from test_training import Classifier, data, options
+from minivit import training
+training.SAVE_EVERY = 0.0
+model = Classifier()
+training.fit(model, data(), **options(model, epochs=100000, checkpoint=sys.argv[1]))
+"""
+
+
+def test_a_process_killed_at_any_moment_leaves_a_whole_state(tmp_path):
+    path = tmp_path / "training.npz"
+    script = SCRIPT.format(tests=os.path.dirname(__file__))
+    for wait in (0.0, 0.05, 0.1):
+        process = subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 30
+        while not path.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(wait)
+        process.kill()
+        process.wait()
+        arrays, meta = training.read_state(path)
+        assert meta["step"] == 5 * meta["epoch"] and "model/head.weight" in arrays
+        path.unlink()
+
+
+def test_a_resume_with_other_settings_or_data_is_refused(tmp_path):
+    model, path = Classifier(), tmp_path / "training.npz"
+    training.fit(model, data(), **options(model, epochs=1, checkpoint=path))
+    other = Classifier()
+    for changes, train, message in [
+        ({"batch_size": 4}, data(), "batch_size: 5 then, 4 now"),
+        ({"epochs": 2}, data(), "epochs: 1 then, 2 now"),
+        ({}, data(24), "examples: 23 then, 24 now"),
+        ({}, data(seed=5), r"labels: \d+ then, \d+ now"),
+        ({"average": None}, data(), "average: 0.9 then, None now"),
+    ]:
+        start = weights(other)
+        with pytest.raises(FileError, match=rf"belongs to another training:\n    {message}"):
+            training.fit(other, train, **{**options(other, epochs=1, checkpoint=path, resume=True), **changes})
+        np.testing.assert_array_equal(weights(other), start)
+
+
+def test_a_resume_with_another_model_is_refused(tmp_path):
+    model, path = Classifier(), tmp_path / "training.npz"
+    training.fit(model, data(), **options(model, epochs=1, checkpoint=path))
+    wider = Classifier()
+    wider.hidden, wider.head = nn.Linear(16, 8), nn.Linear(8, 3)
+    with pytest.raises(ShapeError, match=r"mismatched: hidden\.weight"):
+        training.fit(wider, data(), **options(wider, epochs=1, checkpoint=path, resume=True))
+
+
+def test_resume_needs_a_checkpoint():
+    model = Classifier()
+    with pytest.raises(MinivitError, match="resume=True, but no checkpoint"):
+        training.fit(model, data(), **options(model, resume=True))
+
+
+def test_a_loss_that_is_not_a_number_stops_and_the_state_stays_whole(tmp_path):
+    model, path = Classifier(), tmp_path / "training.npz"
+
+    def spoil(x, rng):
+        spoil.steps += 1
+        return x if spoil.steps < 8 else x * np.float32(np.nan)
+
+    spoil.steps = 0
+    with pytest.raises(MinivitError, match=r"fit: the loss became nan in epoch 2, step 8(.|\n)*lower lr"):
+        training.fit(model, data(), **options(model, checkpoint=path, augment=spoil))
+    _, meta = training.read_state(path)
+    assert meta["epoch"] == 1 and np.isfinite(weights(model)).all()
+
+
+def test_the_history_is_a_table_beside_the_state(tmp_path):
+    model = Classifier()
+    history = training.fit(model, data(), data(9), **options(model, epochs=3, checkpoint=tmp_path / "training.npz"))
+    with open(tmp_path / "history.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["train_loss"]) for row in rows] == [row["train_loss"] for row in history]
+    assert list(rows[0]) == list(training.COLUMNS)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["history.csv", "training.npz"]
+
+
+def test_short_epochs_are_not_all_saved(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "SAVE_EVERY", 60.0)
+    saves = []
+    monkeypatch.setattr(training._Run, "save", lambda run, path: saves.append(run.epoch))
+    model = Classifier()
+    training.fit(model, data(), **options(model, checkpoint=tmp_path / "training.npz"))
+    assert saves == [0, 6]
+
+
+def test_a_place_that_cannot_be_written_to_is_found_before_the_work(tmp_path):
+    (tmp_path / "file").write_text("")
+    model = Classifier()
+    start = weights(model)
+    with pytest.raises(FileError, match="cannot be written"):
+        training.fit(model, data(), **options(model, checkpoint=tmp_path / "file" / "training.npz"))
+    np.testing.assert_array_equal(weights(model), start)
+
+
+def test_the_model_ends_with_the_average_of_its_weights():
+    plain, averaged = Classifier(), Classifier()
+    training.fit(plain, data(), **options(plain, average=None))
+    settings = options(averaged)
+    training.fit(averaged, data(), **settings)
+    state = settings["average"].state_dict()
+    np.testing.assert_array_equal(averaged.parameters()[0].data, state["average.0"])
+    assert (weights(plain) != weights(averaged)).any()
+
+
+@pytest.mark.parametrize(("epochs", "batch_size"), [(0, 5), (3, 0)])
+def test_no_epochs_and_no_batch_are_refused(epochs, batch_size):
+    model = Classifier()
+    with pytest.raises(MinivitError, match="both are 1 or more"):
+        training.fit(model, data(), epochs=epochs, batch_size=batch_size, optimizer=optim.SGD(model.parameters(), 0.1))
+
+
+@pytest.mark.parametrize("with_tqdm", [True, False])
+def test_the_live_line_of_a_terminal(monkeypatch, capsys, with_tqdm):
+    class Bar:
+        texts, closed = [], False
+
+        def __init__(self, total, initial, **_):
+            self.total, self.n = total, initial
+
+        def set_description_str(self, text, refresh):
+            self.texts.append(text)
+
+        def update(self, count):
+            self.n += count
+
+        def close(self):
+            Bar.closed = self.n == self.total
+
+    monkeypatch.setitem(sys.modules, "tqdm", type("tqdm", (), {"tqdm": Bar}) if with_tqdm else None)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    model = Classifier()
+    training.fit(model, data(), data(9), **options(model, epochs=2))
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    if with_tqdm:
+        assert Bar.closed and re.match(r"epoch 2/2  loss .*  accuracy .*  test accuracy", Bar.texts[-1])
+    else:
+        assert re.search(r"\repoch 2/2  loss .*  accuracy .*  test accuracy .*  \d+ images/s  0 s left", printed.err)
+        assert printed.err.endswith("\n")
