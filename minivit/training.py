@@ -112,7 +112,7 @@ def fit(
     if epochs < 1 or batch_size < 1:
         raise MinivitError("fit", f"epochs={epochs}, batch_size={batch_size}.", rule="both are 1 or more.")
     run = _Run(model, optimizer, average, np.random.default_rng(rng))
-    run.settings = _settings(train, epochs, batch_size, label_smoothing, schedule, max_norm, average)
+    run.settings = _settings(train, epochs, batch_size, optimizer, label_smoothing, schedule, max_norm, average)
     loss = loss or functools.partial(classification, label_smoothing=label_smoothing)
     if resume:
         if checkpoint is None:
@@ -272,7 +272,7 @@ def _plain(state):
     return state.tolist() if isinstance(state, (np.ndarray, np.generic)) else state
 
 
-def _settings(train, epochs, batch_size, label_smoothing, schedule, max_norm, average):
+def _settings(train, epochs, batch_size, optimizer, label_smoothing, schedule, max_norm, average):
     """What a resumed training must have in common with the one it goes on with (the weights check themselves)."""
     return {
         "examples": len(train),
@@ -280,6 +280,7 @@ def _settings(train, epochs, batch_size, label_smoothing, schedule, max_norm, av
         "labels": zlib.crc32(np.ascontiguousarray(train.labels)),
         "epochs": epochs,
         "batch_size": batch_size,
+        "optimizer": f"{type(optimizer).__name__}, lr {optimizer.lr:g}",
         "label_smoothing": label_smoothing,
         "schedule": None if schedule is None else [schedule(step) for step in (0, 1, 10, 100)],  # a few tell it apart
         "max_norm": max_norm,

@@ -233,6 +233,11 @@ def test_a_resume_with_other_settings_or_data_is_refused(tmp_path):
     for changes, train, message in [
         ({"batch_size": 4}, data(), "batch_size: 5 then, 4 now"),
         ({"epochs": 2}, data(), "epochs: 1 then, 2 now"),
+        (
+            {"optimizer": optim.AdamW(other.parameters(), 0.3)},
+            data(),
+            "optimizer: AdamW, lr 0.02 then, AdamW, lr 0.3 now",
+        ),
         ({}, data(24), "examples: 23 then, 24 now"),
         ({}, data(seed=5), r"labels: \d+ then, \d+ now"),
         ({"average": None}, data(), "average: 0.9 then, None now"),
