@@ -19,7 +19,7 @@ def tour(args):
     from . import images
     from .tour import tour as walk
 
-    walk(args.photo or images.photo("cat.jpg"), args.out, args.seed)
+    walk(images.photo("cat.jpg") if args.photo is None else args.photo, args.out, args.seed)
     return 0
 
 

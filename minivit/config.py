@@ -78,6 +78,9 @@ class ViTConfig:
         self._name_labels(num_labels, id2label, label2id)
         if kwargs.pop("model_type", self.model_type) != self.model_type:
             raise MinivitError("ViTConfig", "these are the fields of another model.", rule='model_type is "vit".')
+        taken = [key for key in kwargs if hasattr(type(self), key) or key.startswith("_")]
+        if taken:
+            raise MinivitError("ViTConfig", f"cannot keep the unknown keys {', '.join(taken)}: they name parts of it.")
         self.__dict__.update(kwargs)
         self._validate()
         self._plain()
@@ -194,8 +197,8 @@ class ViTConfig:
     @classmethod
     def from_dict(cls, fields, **kwargs):
         """The config of to_dict(), with the fields in kwargs set anew."""
-        if not isinstance(fields, dict):
-            raise MinivitError("ViTConfig", f"a config is a dict of fields, not a {type(fields).__name__}.")
+        if not isinstance(fields, dict) or "self" in fields:
+            raise MinivitError("ViTConfig", f"a config is a dict of fields, not a {type(fields).__name__} with self.")
         labels = {"num_labels", "id2label", "label2id"}
         given = {key: kwargs[key] for key in labels & kwargs.keys()}
         before = cls(**{key: fields[key] for key in labels & fields.keys()})

@@ -38,7 +38,9 @@ class FileError(MinivitError, OSError):
 
 def shortened(lines, limit=10):
     """The first lines of a long list, and a last one that counts the rest."""
-    return [*lines[:limit], f"... and {len(lines) - limit} more"] if len(lines) > limit else list(lines)
+    # a name out of a file may hold anything, even what a terminal takes for a command
+    shown = ["".join(c if c.isprintable() else "?" for c in line)[:200] for line in lines[:limit]]
+    return [*shown, f"... and {len(lines) - limit} more"] if len(lines) > limit else shown
 
 
 def check_names(expected, found, where, strict=True):

@@ -25,15 +25,15 @@ def replacing(*paths):
     """
     temporary = [path.with_name(path.name + ".tmp") for path in paths]
     try:
-        for path in paths:
+        for path, trial in zip(paths, temporary, strict=True):
             path.parent.mkdir(parents=True, exist_ok=True)
+            trial.unlink(missing_ok=True)  # what a killed process left, or a link that leads elsewhere
         try:
             yield temporary
             for path in temporary:
                 with path.open("r+b") as file:
                     os.fsync(file.fileno())
-            for path, target in zip(temporary, paths, strict=True):
-                os.replace(path, target)
+            _rename(temporary, paths)
         finally:
             for path in temporary:
                 path.unlink(missing_ok=True)
@@ -43,6 +43,18 @@ def replacing(*paths):
         where = paths[0] if len(paths) == 1 else paths[0].parent
         hint = "choose a folder that you can write to, on a disk with room. What was saved there before is still whole."
         raise FileError(where, f"cannot be written: {error}", hint=hint) from error
+
+
+def _rename(temporary, paths):
+    """Give the temporary files their names; if one cannot have it, the (small) files before it get their old text."""
+    before = [path.read_bytes() if path.exists() else None for path in paths[:-1]]
+    for number, (path, target) in enumerate(zip(temporary, paths, strict=True)):
+        try:
+            os.replace(path, target)
+        except OSError:
+            for done, text in zip(paths[:number], before, strict=False):
+                done.unlink() if text is None else done.write_bytes(text)
+            raise
 
 
 def read_json(path):

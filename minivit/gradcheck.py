@@ -58,6 +58,9 @@ def compare(fn, *inputs, eps=1e-6, rtol=1e-5, atol=1e-7, rng=0, directions=None)
     # A stream of its own: inputs drawn from the same seed would equal the cotangent, and along x itself the gradient
     # of layer_norm(x) is zero.
     rng = np.random.default_rng(rng).spawn(1)[0]
+    if not (eps > 0 and rtol > 0 and atol >= 0 and (directions is None or directions in range(1, 10**6))):
+        came = f"eps={eps}, rtol={rtol}, atol={atol}, directions={directions}"
+        raise MinivitError("gradcheck", f"{came}.", rule="eps, rtol > 0, atol >= 0; directions is None or 1, 2, ...")
     tensors = [x if isinstance(x, Tensor) and x._node is None else Tensor(x) for x in inputs]
     checked = [(name, t) for name, t in zip(_names(fn, len(tensors)), tensors, strict=True) if t.dtype.kind == "f"]
     if not checked:
@@ -94,14 +97,24 @@ def compare(fn, *inputs, eps=1e-6, rtol=1e-5, atol=1e-7, rng=0, directions=None)
             numeric = [_by_element(loss, array, eps) for array in arrays]
             pairs = zip([name for name, _ in checked], gradients, numeric, strict=True)
         else:
-            pairs = [(f"all {len(arrays)} inputs", *_by_direction(loss, arrays, gradients, eps, rng, directions))]
+            everything = checked[0][0] if len(arrays) == 1 else f"all {len(arrays)} inputs"
+            pairs = [(everything, *_by_direction(loss, arrays, gradients, eps, rng, directions))]
         comparisons = [_comparison(*pair, rtol, atol) for pair in pairs]
         if directions is not None and not comparisons[0].worst <= rtol:  # then which argument is it?
-            single = [
-                _comparison(name, *_by_direction(loss, [array], [gradient], eps, rng, directions), rtol, atol)
-                for (name, _), array, gradient in zip(checked, arrays, gradients, strict=True)
-            ]
-            comparisons = [c for c in single if c.worst > rtol] or comparisons
+            group = range(len(arrays))
+            while len(group) > 1:  # the half that is worse, and so on: a few forward passes instead of one for each
+                halves = group[: len(group) // 2], group[len(group) // 2 :]
+                found = []
+                for half in halves:
+                    chosen = [arrays[i] for i in half], [gradients[i] for i in half]
+                    pair = _by_direction(loss, *chosen, eps, rng, directions)
+                    first, last = checked[half[0]][0], checked[half[-1]][0]
+                    found.append(_comparison(first if len(half) == 1 else f"{first} to {last}", *pair, rtol, atol))
+                group = halves[found[1].worst > found[0].worst]
+                worst = max(found, key=lambda comparison: comparison.worst)
+                if worst.worst <= rtol:  # only all together are wrong enough
+                    break
+                comparisons = [worst]
         return comparisons
     finally:
         for t, data, grad, requires_grad in kept:

@@ -40,6 +40,8 @@ def open_image(path):
     """
     path = Path(path)
     with explained(path):
+        if path.exists() and not path.is_file() and not path.is_dir():  # opening a pipe would wait for its writer
+            raise OSError("this is not a regular file.")
         if path.is_dir():  # asked first: Windows reports the opening of a folder as a lack of permission
             raise IsADirectoryError
         with Image.open(path) as image:
@@ -246,11 +248,12 @@ def as_size(where, name, value):
 def _mean_and_std(where, mean, std, channels):
     """mean and std, each a number or one per channel, as (C, 1, 1) float32."""
     pair = [np.asarray(value, dtype=np.float32) for value in (mean, std)]
-    if any(value.shape not in ((), (1,), (channels,)) for value in pair) or not (pair[1] > 0).all():
+    fit = all(value.shape in ((), (1,), (channels,)) and np.isfinite(value).all() for value in pair)
+    if not (fit and (pair[1] > 0).all()):
         raise ShapeError(
             where,
             f"mean={mean}, std={std}, for {channels} channel(s).",
-            rule="each is a number or one per channel, and std > 0",
+            rule="each is a finite number or one per channel, and std > 0",
         )
     return [np.broadcast_to(value, channels).reshape(channels, 1, 1) for value in pair]  # (C, 1, 1)
 

@@ -221,6 +221,8 @@ class ViTAttention(nn.Module):
         heads: numbers as in the unpruned model; those already cut are passed over.
         """
         heads = self.known_heads(heads)
+        if not heads:
+            return
         here = [head for head in self._all_heads if head not in self.pruned_heads]
         kept = [place for place, head in enumerate(here) if head not in heads]
         d = self.attention.attention_head_size

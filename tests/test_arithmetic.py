@@ -100,3 +100,10 @@ def test_unbroadcast_sums_what_was_stretched(shape, stretched, axes, rng):
     back = unbroadcast(gradient, shape)
     assert back.shape == shape
     np.testing.assert_allclose(back, gradient.sum(axes).reshape(shape), rtol=1e-13)
+
+
+@pytest.mark.parametrize("other", [np.arange(3), Tensor([1, 2, 3]), Tensor(2.0), np.float64(2), [1, 2, 3], 2])
+def test_float32_stays_float32_beside_integers_and_numbers(other):
+    x = Tensor(np.ones(3, np.float32), requires_grad=True)
+    for y in (x * other, other + x, x - other, x / 3 / (x + other)):
+        assert y.dtype == np.float32

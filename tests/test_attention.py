@@ -147,3 +147,14 @@ def test_nothing_to_attend_from(shape, rng):
     y.sum().backward()
     assert y.shape == ops.attention(q, k, v)[0].shape == (*q.shape[:-1], v.shape[-1])
     assert not k.grad.any() and not v.grad.any()
+
+
+def test_integers_and_mixed_dtypes_are_as_in_the_readable_form(rng):
+    q = np.arange(24).reshape(2, 3, 4)
+    for arrays in ((q, q, q), (q.astype(np.float32), q / 5, q / 7)):
+        fused, readable = ops.scaled_dot_product_attention(*arrays), ops.attention(*arrays)[0]
+        assert fused.dtype == readable.dtype == np.float64
+        np.testing.assert_allclose(fused.data, readable.data, rtol=1e-6)
+    v = Tensor(q / 3, requires_grad=True)
+    ops.scaled_dot_product_attention(q, q, v).sum().backward()
+    assert v.grad.dtype == np.float64

@@ -796,3 +796,20 @@ def test_a_long_list_is_cut_with_a_count():
     assert "12 missing, 10 unexpected, 0 mismatched" in message
     assert "missing: name9\n  missing: ... and 2 more\n" in message and "name10" not in message
     assert "unexpected: other9" in message and "mismatched: " not in message
+
+
+def test_a_save_that_fails_at_the_last_name_leaves_the_old_folder_whole(tmp_path, monkeypatch):
+    write_folder(tmp_path, {"model_type": "vit", "old": True}, {"x": np.ones(2, np.float32)})
+    real = os.replace
+
+    def refuse(source, target):
+        if str(target).endswith("model.safetensors"):
+            raise PermissionError("in use")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(FileError, match="in use"):
+        write_folder(tmp_path, {"model_type": "vit", "new": True}, {"x": np.zeros(3, np.float32)}, {"size": 1})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+    config, tensors = read_folder(tmp_path)
+    assert config["old"] and tensors["x"].shape == (2,)

@@ -451,3 +451,17 @@ def test_repr_shows_every_field_in_ascii():
     assert text.startswith("ViTConfig {\n") and text.endswith("}")
     assert text.isascii()
     assert all(f'"{name}": ' in text for name in [*DEFAULTS, "model_type", "teacher"])
+
+
+@pytest.mark.parametrize("key", ["to_dict", "_validate", "num_parameters", "tiny"])
+def test_unknown_keys_do_not_take_the_place_of_methods(key):
+    if hasattr(ViTConfig, key):
+        with pytest.raises(MinivitError, match=f"cannot keep the unknown keys {key}"):
+            ViTConfig.from_dict({key: 1})
+    else:
+        assert ViTConfig.from_dict({key: 1}).to_dict()[key] == 1
+
+
+def test_a_key_called_self_is_refused():
+    with pytest.raises(MinivitError, match="with self"):
+        ViTConfig.from_dict({"self": 1})

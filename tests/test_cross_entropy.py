@@ -62,3 +62,9 @@ def test_labels_of_any_integer_kind(labels, rng):
 def test_what_is_wrong_with_labels(shape, labels, smoothing, message):
     with pytest.raises(ShapeError, match=message):
         ops.cross_entropy(np.zeros(shape), labels, smoothing)
+
+
+def test_an_impossible_class_costs_nothing_unless_it_is_the_label():
+    logits = np.array([[1.0, -np.inf, 2.0]])
+    np.testing.assert_allclose(ops.cross_entropy(logits, [0]).item(), np.log(1 + np.e), rtol=1e-12)
+    assert ops.cross_entropy(logits, [1]).item() == np.inf

@@ -190,3 +190,12 @@ def test_matmul(shapes, rng, assert_same):
 def test_matrices_that_do_not_fit(shapes):
     with pytest.raises(ShapeError, match=r"^matmul: .*(@ .* do not fit|not be broadcast).*\n  rule: "):
         Tensor(np.ones(shapes[0])) @ Tensor(np.ones(shapes[1]))
+
+
+@pytest.mark.parametrize(
+    "shapes", [((3, 0), (0, 4)), ((3, 2), (2, 0)), ((0, 2), (2, 3)), ((2, 3, 0), (0, 4)), ((0,), (0,))]
+)
+def test_products_of_nothing(shapes):
+    x, y = (Tensor(np.ones(shape), requires_grad=True) for shape in shapes)
+    (x @ y).sum().backward()
+    assert (x.grad.shape, y.grad.shape) == shapes

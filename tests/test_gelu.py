@@ -62,3 +62,9 @@ def test_gelu_tanh_is_its_formula(rng, assert_same):
 def test_the_two_differ_by_less_than_5e_4_and_not_by_nothing():
     difference = np.abs(ops.gelu_tanh(GRID).data - ops.gelu(GRID).data).max()
     assert 4e-4 < difference < 5e-4
+
+
+def test_far_from_zero():
+    for dtype in (np.float32, np.float64):
+        x = np.array([np.inf, 1e30, -1e30, 50, -50], dtype)
+        np.testing.assert_array_equal(ops.gelu(x).data, np.array([np.inf, 1e30, 0, 50, 0], dtype))

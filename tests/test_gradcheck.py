@@ -283,3 +283,38 @@ def test_a_function_that_changes_its_input_is_told_so():
 
     with pytest.raises(MinivitError, match="fn changed its input"):
         gradcheck(doubled, np.ones(3))
+
+
+@pytest.mark.parametrize("wrong", [{"directions": 0}, {"directions": -1}, {"directions": 1.5}, {"rtol": 0}, {"eps": 0}])
+def test_options_that_check_nothing_are_refused(wrong):
+    with pytest.raises(MinivitError, match="directions is None or 1, 2"):
+        gradcheck(lambda x: x * 2, np.ones(3), **wrong)
+
+
+def test_with_directions_the_worst_of_many_inputs_is_named():
+    inputs = [np.ones(3) for _ in range(21)]
+
+    @differentiable
+    def doubled(x):
+        return 2 * x, lambda dy: 2.1 * dy
+
+    def fn(*tensors):
+        return sum((doubled(t) if i == 13 else t * t for i, t in enumerate(tensors)), start=Tensor(0.0))
+
+    with pytest.raises(GradientError, match='argument "input 13"'):
+        gradcheck(fn, *inputs, directions=2)
+
+
+def test_the_absolute_tolerance_is_what_it_says():
+    @differentiable
+    def offset(x):
+        return x * 0.0, lambda dy: dy * 0.0 + 3e-7
+
+    assert gradcheck(offset, np.ones(3), atol=4e-7)
+    with pytest.raises(GradientError):
+        gradcheck(offset, np.ones(3), atol=2e-7)
+
+
+def test_a_function_with_a_little_chance_is_refused(rng):
+    with pytest.raises(MinivitError, match="another output for the same input"):
+        gradcheck(lambda x: x + 1e-6 * rng.standard_normal(3), np.ones(3))

@@ -31,12 +31,13 @@ def _with_numbers(op):
 
 
 def _like(x, other):
-    """A number, a 0-d array or a list in the dtype of what it meets, so that float32 stays float32."""
-    if isinstance(x, Tensor) or (isinstance(x, np.ndarray) and x.ndim):
+    """A number, a list, integers or a 0-d array in the dtype of what it meets, so that float32 stays float32."""
+    if isinstance(x, Tensor) and x.requires_grad:
         return x
-    array = Tensor(x).data
+    array = (x if isinstance(x, Tensor) else Tensor(x)).data
     dtype = getattr(other, "dtype", array.dtype)
-    return array.astype(dtype) if dtype.kind == "f" else array
+    weak = not isinstance(x, (Tensor, np.ndarray)) or array.ndim == 0 or array.dtype.kind in "iub"
+    return array.astype(dtype) if weak and dtype.kind == "f" else array
 
 
 @_with_numbers

@@ -52,14 +52,15 @@ def scaled_dot_product_attention(q, k, v, dropout_p=0.0, rng=None):
     if dropout_p and rng is None:
         raise MinivitError("attention", "dropout_p without rng.", rule="chance comes from a Generator or a seed.")
     seed = np.random.default_rng(rng).integers(2**63) if dropout_p else None
-    y = np.empty((*q.shape[:2], v.shape[2]), q.dtype)  # (heads, q, d)
-    log_sum = np.empty((*q.shape[:2], 1), q.dtype)  # (heads, q, 1)
+    dtype = np.result_type(q, k, v, np.float32)
+    y = np.empty((*q.shape[:2], v.shape[2]), dtype)  # (heads, q, d)
+    log_sum = np.empty((*q.shape[:2], 1), dtype)  # (heads, q, 1)
 
     def keep(number, p):  # the dropout mask of a tile, the same in both directions without being stored
         return dropout.__wrapped__(np.ones_like(p), dropout_p, [seed, number])[0]
 
     for number, (heads, rows) in enumerate(tiles):
-        p = (q[heads, rows] * scale) @ k[heads].swapaxes(1, 2)  # (heads, q, k)
+        p = (q[heads, rows] * dtype.type(scale)) @ k[heads].swapaxes(1, 2)  # (heads, q, k)
         largest = p.max(-1, keepdims=True)
         np.exp(np.subtract(p, largest, out=p), out=p)
         denominator = p.sum(-1, keepdims=True)
@@ -71,9 +72,9 @@ def scaled_dot_product_attention(q, k, v, dropout_p=0.0, rng=None):
     def backward(dy):
         dy = dy.reshape(y.shape)
         delta = (dy * y).sum(-1, keepdims=True)  # (heads, q, 1)
-        dq, dk, dv = np.empty_like(q), np.zeros_like(k), np.zeros_like(v)
+        dq, dk, dv = np.empty(q.shape, dtype), np.zeros(k.shape, dtype), np.zeros(v.shape, dtype)
         for number, (heads, rows) in enumerate(tiles):
-            q_scaled = q[heads, rows] * scale
+            q_scaled = q[heads, rows] * dtype.type(scale)
             p = q_scaled @ k[heads].swapaxes(1, 2)  # (heads, q, k)
             np.exp(np.subtract(p, log_sum[heads, rows], out=p), out=p)
             dp = dy[heads, rows] @ v[heads].swapaxes(1, 2)  # (heads, q, k)

@@ -25,7 +25,8 @@ def cross_entropy(logits, labels, label_smoothing=0.0):
     def backward(dy):
         return (np.exp(log_p) - target) * (dy / B), None
 
-    return -(target * log_p).sum() / B, backward
+    surprise = np.where(target == 0, 0, log_p)  # a class that is impossible, log p = -inf, counts only where it is due
+    return -(target * surprise).sum() / B, backward
 
 
 def _check(logits, labels, label_smoothing):

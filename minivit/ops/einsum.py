@@ -1,5 +1,6 @@
 """Einsum: name the axes, and products, sums, transposes and diagonals follow; matmul is its best-known case."""
 
+import math
 import string
 
 import numpy as np
@@ -26,7 +27,8 @@ def matmul(x, y):
         dz = np.expand_dims(dz, -2) if x.ndim == 1 else dz  # (..., m, n)
         drows = dz @ columns.swapaxes(-1, -2)
         if columns.ndim == 2:  # one matrix for the whole batch: one product, instead of one each and their sum
-            dcolumns = rows.reshape(-1, rows.shape[-1]).T @ dz.reshape(-1, dz.shape[-1])
+            n = math.prod(rows.shape[:-1])
+            dcolumns = rows.reshape(n, rows.shape[-1]).T @ dz.reshape(n, dz.shape[-1])
         else:
             dcolumns = rows.swapaxes(-1, -2) @ dz
         drows, dcolumns = unbroadcast(drows, rows.shape), unbroadcast(dcolumns, columns.shape)
