@@ -181,7 +181,8 @@ def _parser():
 
 def _add_training(made):
     """The options that train and finetune share."""
-    made.add_argument("--out", metavar="DIR", required=True, help="folder for the model, its history and curves")
+    help_ = "folder for the model, its history and curves"
+    made.add_argument("--out", metavar="DIR", required=True, type=_name, help=help_)
     made.add_argument("--epochs", metavar="N", type=_whole, help="passes over the data")
     made.add_argument("--batch-size", metavar="N", type=_whole, help="pictures a step")
     made.add_argument("--lr", metavar="X", type=float, help="learning rate at its highest")
@@ -189,6 +190,12 @@ def _add_training(made):
     made.add_argument("--fast", action="store_true", help="a sixth of the epochs, to see it work")
     made.add_argument("--resume", action="store_true", help="go on with the training that is in --out")
     made.add_argument("--strict", action="store_true", help="refuse a folder with photos that cannot be read")
+
+
+def _name(text):
+    if not text.strip():
+        raise argparse.ArgumentTypeError("an empty name")
+    return text
 
 
 def _whole(text):

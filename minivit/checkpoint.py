@@ -29,6 +29,7 @@ __all__ = [
     "hub_name",
     "preprocessor",
     "read_folder",
+    "read_json",
     "read_preprocessor",
     "read_state",
     "replacing",

@@ -6,6 +6,7 @@ prints what it found and raises a MinivitError for a mistake in its input.
 
 import contextlib
 import dataclasses
+import json
 import warnings
 from pathlib import Path
 
@@ -15,9 +16,9 @@ import numpy as np
 from . import checkpoint, datasets, images, ops, plots, training
 from .autograd import no_grad
 from .config import ViTConfig, to_2tuple
-from .errors import FileError, MinivitError
+from .errors import FileError, MinivitError, shortened
 from .recipes import PHOTO_SIZE, recipe
-from .vit import ViTForImageClassification, ViTForMaskedImageModeling
+from .vit import ViTForImageClassification, ViTForMaskedImageModeling, ViTModel
 
 MODEL_FIELDS = (
     "hidden_size",
@@ -38,7 +39,11 @@ def train(data, out, *, seed=0, fast=False, resume=False, masked=False, strict=F
     """
     chosen = _chosen(data, fast, changes)
     fields = chosen.model | (model or {})
-    train_set, test_set = _data(data, size=fields.pop("image_size", PHOTO_SIZE), strict=strict)
+    _check_outside(data, out)
+    size = fields.pop("image_size", None)
+    train_set, test_set = _data(data, size=size or PHOTO_SIZE, strict=strict)
+    if size is not None:
+        train_set, test_set = train_set.resized(size), test_set.resized(size)
     fields |= {"image_size": train_set.image_size, "num_channels": train_set.num_channels}
     fields["id2label"] = dict(enumerate(train_set.class_names))
     fields["encoder_stride"] = to_2tuple(fields["patch_size"])[0]
@@ -54,12 +59,13 @@ def finetune(
     freeze: learn the head only; fast: a sixth of the epochs. image_size: in pixels; with another than the model's, its
     position embeddings are interpolated and the pictures resized.
     """
+    _check_outside(data, out)
     found = checkpoint.find(source)
     fields, tensors = checkpoint.read_folder(found)
     before = ViTConfig.from_dict(fields)
     size = to_2tuple(image_size or before.image_size)
     train_set, test_set = (d.resized(size) for d in _data(data, size=size, strict=strict))
-    _check_channels(before, train_set)
+    _check_channels("finetune", before, train_set)
     names = dict(enumerate(train_set.class_names))
     if names != before.id2label:  # the old head, even one of the same size, speaks of other classes
         tensors = {name: array for name, array in tensors.items() if not name.startswith("classifier.")}
@@ -82,9 +88,19 @@ def evaluate(source, data, out=None, *, strict=False):
     """
     model, pictures = _load(source)
     test_set = _data(data, size=model.config.image_size, strict=strict)[1]
-    test_set = test_set.resized(to_2tuple(model.config.image_size)).scaled(*pictures)
-    _check_channels(model.config, test_set)
-    measured = training.evaluate(model, test_set)
+    test_set = test_set.resized(to_2tuple(model.config.image_size))
+    _check_channels("evaluate", model.config, test_set)
+    own = list(model.config.id2label.values())
+    if own != test_set.class_names and own != [f"LABEL_{k}" for k in range(len(test_set.class_names))]:
+        raise MinivitError(
+            "evaluate",
+            f"the model knows {', '.join(shortened(own))}; the data are {', '.join(shortened(test_set.class_names))}.",
+            rule="the model and the data have the same classes, in the same order.",
+            hint=f"finetune it first: minivit finetune {source} {data} --out DIR",
+        )
+    if not len(test_set):
+        raise MinivitError("evaluate", f"{data} has no test pictures.", hint="give each class two photos or more.")
+    measured = training.evaluate(model, test_set.scaled(*pictures))
     print(f"accuracy {measured.accuracy:.2%} on {len(test_set)} pictures, loss {measured.loss:.4f}\n")
     _print_classes(measured.confusion, test_set.class_names)
     figure = plots.confusion(measured.confusion, test_set.class_names)
@@ -112,19 +128,26 @@ def predict(source, photos, *, top=3, invert=False):
 def export(source, out):
     """Write the model in `source` as a Hugging Face folder, which transformers loads."""
     found, out = checkpoint.find(source), _new_folder(out)
-    fields, tensors = checkpoint.read_folder(found)
-    checkpoint.write_folder(out, fields, tensors, checkpoint.read_preprocessor(found))
+    model = _model(*checkpoint.read_folder(found))
+    model.save_pretrained(out, checkpoint.read_preprocessor(found))
     print(f"{out} holds {', '.join(sorted(path.name for path in out.iterdir()))}")
 
 
 def import_(source, out):
     """Bring a model from a Hugging Face folder, or from the hub by its name, into a training folder."""
     found, out = checkpoint.find(source), _new_folder(out)
-    fields, tensors = checkpoint.read_folder(found)
-    ViTConfig.from_dict(fields)
-    _describe(out, fields, checkpoint.read_preprocessor(found))
-    checkpoint.write_state(out / checkpoint.STATE, {f"model/{name}": array for name, array in tensors.items()}, {})
-    print(f"{out} holds {sum(array.size for array in tensors.values()):,} parameters.")
+    model = _model(*checkpoint.read_folder(found))
+    _describe(out, model.fields(), checkpoint.read_preprocessor(found))
+    arrays = {f"model/{name}": parameter.data for name, parameter in model.named_parameters()}
+    checkpoint.write_state(out / checkpoint.STATE, arrays, {})
+    print(f"{out} holds a {type(model).__name__} of {model.num_parameters():,} parameters.")
+
+
+def _model(fields, tensors):
+    """The model that these tensors fill: one with a head where they have one."""
+    heads = {"classifier.weight": ViTForImageClassification, "decoder.0.weight": ViTForMaskedImageModeling}
+    kind = next((kind for name, kind in heads.items() if name in tensors), ViTModel)
+    return kind.from_tensors(fields, tensors)
 
 
 def _data(name, size, strict):
@@ -151,27 +174,30 @@ def _size(size):
 def _fit(model, chosen, train_set, test_set, out, seed, resume, preprocessor=None):
     """Train, and write all that a training folder holds."""
     out, config = Path(out), model.config
-    if resume and not (out / checkpoint.STATE).is_file():
-        raise FileError(out / checkpoint.STATE, "there is no training to go on with.", hint="leave out --resume.")
-    if not resume:
+    if resume:
+        _check_same(out, model.fields())
+    else:
         _new_folder(out)
-    mean, std = _mean_and_std(preprocessor)
+    mean, std = _mean_and_std(preprocessor, config.num_channels)
     train_set, test_set = train_set.scaled(mean, std), test_set.scaled(mean, std)
     size = to_2tuple(config.image_size)
-    _describe(out, model.fields(), preprocessor or checkpoint.preprocessor(size, mean, std, config.num_channels))
+    if not resume:
+        _describe(out, model.fields(), preprocessor or checkpoint.preprocessor(size, mean, std, config.num_channels))
     painting = isinstance(model, ViTForMaskedImageModeling)
     print(f"{type(model).__name__} of {model.num_parameters():,} parameters, {len(train_set)} pictures to learn from")
     history = chosen.fit(
         model,
         train_set,
-        None if painting else test_set,
+        None if painting or not len(test_set) else test_set,
         rng=seed,
         loss=paint if painting else None,
         checkpoint=out / checkpoint.STATE,
         resume=resume,
     )
     _save(plots.training_curves(history), out / "curves.png")
-    if painting:
+    if "test_accuracy" not in history[-1] and not painting:
+        print(f"{out}: there were no test pictures.")
+    elif painting:
         print(f"{out}: mean error of a hidden pixel {history[-1]['train_loss']:.4f}, from -1 (black) to 1 (white)")
     else:
         right, count = history[-1]["test_accuracy"], len(test_set)
@@ -181,6 +207,8 @@ def _fit(model, chosen, train_set, test_set, out, seed, resume, preprocessor=Non
 def paint(model, pixel_values, labels, rng):
     """A loss for fit: that of painting hidden patches, a random half of each picture's. Nothing counts as correct."""
     B, N = len(pixel_values), model.vit.embeddings.patch_embeddings.num_patches
+    if N < 2:
+        raise MinivitError("paint", "one patch is the whole picture.", hint="use a smaller patch_size.")
     hidden = rng.random((B, N)).argsort(1) < round(MASKED * N)  # (B, N)
     return model(pixel_values, hidden).loss, None
 
@@ -217,11 +245,24 @@ def _load(source):
             rule="only a classifier has classes to tell.",
             hint=f"finetune it first: minivit finetune {source} DATA --out DIR",
         )
-    return ViTForImageClassification.from_tensors(fields, tensors), _mean_and_std(checkpoint.read_preprocessor(found))
+    model = ViTForImageClassification.from_tensors(fields, tensors)
+    return model, _mean_and_std(checkpoint.read_preprocessor(found), model.config.num_channels)
 
 
-def _mean_and_std(preprocessor):
-    return (0.5, 0.5) if preprocessor is None else (preprocessor["image_mean"], preprocessor["image_std"])
+def _mean_and_std(preprocessor, channels):
+    """(mean, std) of a preprocessor, each one number or one for each channel."""
+    if preprocessor is None:
+        return 0.5, 0.5
+    pair = preprocessor["image_mean"], preprocessor["image_std"]
+    pair = [values[0] if len(set(values)) == 1 else values for values in pair]  # the same for all channels
+    for values in pair:
+        if np.ndim(values) and len(values) != channels:
+            raise MinivitError(
+                checkpoint.PREPROCESSOR,
+                f"{len(values)} means or deviations, and a model of {channels} channels.",
+                rule="image_mean and image_std have one number for each channel.",
+            )
+    return pair
 
 
 def _pixel_values(photo, config, mean, std, invert):
@@ -231,10 +272,30 @@ def _pixel_values(photo, config, mean, std, invert):
     return images.pixel_values(255 - picture if invert else picture, to_2tuple(config.image_size), mean, std)
 
 
-def _check_channels(config, data):
+def _check_outside(data, out):
+    """Refuse to write among the photos, where the pictures of a training would be one class more."""
+    if Path(data).is_dir() and Path(out).resolve().is_relative_to(Path(data).resolve()):
+        raise FileError(out, f"lies inside the data, {data}.", hint="choose a folder outside.")
+
+
+def _check_same(out, fields):
+    """Refuse to go on with the training of another model, before anything is changed."""
+    if not (out / checkpoint.STATE).is_file():
+        raise FileError(out / checkpoint.STATE, "there is no training to go on with.", hint="leave out --resume.")
+    before, now = checkpoint.read_json(out / checkpoint.CONFIG), json.loads(json.dumps(fields))
+    differ = [f"{key}: {before.get(key)} then, {now.get(key)} now" for key in now if before.get(key) != now[key]]
+    if differ:
+        raise FileError(
+            out,
+            "\n    ".join(["holds the training of another model:", *shortened(differ)]),
+            hint="give the options of the first run, or choose another folder.",
+        )
+
+
+def _check_channels(where, config, data):
     if data.num_channels != config.num_channels:
         raise MinivitError(
-            "finetune",
+            where,
             f"the pictures have {data.num_channels} channels, the model {config.num_channels}.",
             rule="a model goes on with pictures of the kind that it was trained on: 1 channel is grey, 3 are colour.",
         )

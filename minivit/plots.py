@@ -208,15 +208,18 @@ def _outline(ax, row, column, ph, pw):
 
 def training_curves(history):
     """Loss and accuracy by epoch. history: a list of dicts, as training.fit returns it."""
-    figure, (left, right) = _panels(1, 2, 4.5)
+    names = ["loss", "accuracy"] if history[-1].get("train_accuracy") is not None else ["loss"]
+    figure, panels = _panels(1, len(names), 4.5)
     epochs = [row["epoch"] for row in history]
-    for panel, name in ((left, "loss"), (right, "accuracy")):
+    for panel, name in zip(panels, names, strict=True):
         for part, color in (("train", "tab:blue"), ("test", "tab:orange")):
             values = [row.get(f"{part}_{name}") for row in history]
             if None not in values:
-                panel.plot(epochs, values, color=color, label=f"{part}: {values[-1]:.4f} in the end")
+                label = f"{part}: {values[-1]:.4f} in the end"
+                panel.plot(epochs, values, "." if len(epochs) == 1 else "-", color=color, label=label)
                 panel.legend()
-        panel.set(title=name, xlabel="epoch", ylabel="nats" if name == "loss" else "share of right answers")
+        panel.set(title=name, xlabel="epoch", ylabel=name if name == "loss" else "share of right answers")
+        panel.xaxis.get_major_locator().set_params(integer=True)
         panel.grid(alpha=0.3)
     return figure
 

@@ -8,6 +8,7 @@ import contextlib
 import csv
 import functools
 import math
+import shutil
 import signal
 import sys
 import threading
@@ -25,6 +26,7 @@ from .errors import FileError, MinivitError, ShapeError
 from .nn import Dropout
 from .optim import clip_grad_norm
 
+HISTORY = "history.csv"
 SAVE_EVERY = 5.0  # seconds of work that a kill may cost: a disk takes up to a tenth of one to make sure of a file
 
 
@@ -103,8 +105,8 @@ def fit(
     loss: (model, pixel_values, labels, rng) -> (loss, correct or None), instead of the classification loss;
     max_norm: clip the global norm of the gradients; average: an ExponentialMovingAverage of the parameters, which
     then are what is tested and what the model ends with.
-    checkpoint: path of the training state (.npz), with history.csv beside it; written at the start, after each epoch
-    that ends SAVE_EVERY seconds after the last time, and in the end. resume: go on from that file, bit for bit as if
+    checkpoint: path of the training state (.npz), with history.csv beside it; written after each epoch that ends
+    SAVE_EVERY seconds after the last time, and in the end. resume: go on from that file, bit for bit as if
     it had never stopped; refused for another model, other data or other settings.
     The history is a list with a dict for each epoch: epoch, lr, train_loss, train_accuracy, test_loss, test_accuracy,
     seconds. Ctrl-C finishes the step, saves and raises Interrupted. A loss that is not finite raises MinivitError.
@@ -119,7 +121,7 @@ def fit(
             raise MinivitError("fit", "resume=True, but no checkpoint is given.", hint="name the file to go on from.")
         run.restore(checkpoint)
     elif checkpoint is not None:
-        run.save(checkpoint)  # a place that cannot be written to is found before the work, not after
+        write_history(Path(checkpoint).with_name(HISTORY), [])  # a place that refuses it is found before the work
 
     saved = time.perf_counter()
     model.train()
@@ -151,6 +153,7 @@ def fit(
                 with run.averaged():
                     measured = evaluate(model, test)
                 row["test_loss"], row["test_accuracy"] = measured.loss, measured.accuracy
+            run.check_weights()
             row["seconds"] = run.seconds + time.perf_counter() - started
             run.history.append(row)
             run.epoch, run.order, run.seconds = run.epoch + 1, None, 0.0
@@ -203,18 +206,21 @@ class _Run:
             **{name: getattr(self, name) for name in ("lr", "epoch", "step", "done", "seconds")},
         }
         write_state(path, arrays, meta)
-        write_history(Path(path).with_name("history.csv"), self.history)
+        write_history(Path(path).with_name(HISTORY), self.history)
 
     def restore(self, path):
         """Go on from a state; FileError, with nothing changed, where it belongs to another run."""
         arrays, meta = read_state(path)
-        if "settings" not in meta:
+        if not meta:
             raise FileError(path, "holds weights only, no training to go on with.", hint="finetune from it instead.")
-        differ = [
-            f"{name}: {meta['settings'].get(name)} then, {value} now"
-            for name, value in self.settings.items()
-            if meta["settings"].get(name) != value
-        ]
+        try:
+            self._restore(path, arrays, meta)
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            raise FileError(path, f"is damaged: {error!r}.", hint="start anew in another folder.") from error
+
+    def _restore(self, path, arrays, meta):
+        then, now = meta["settings"], self.settings
+        differ = [f"{name}: {then[name]} then, {now[name]} now" for name in now if then[name] != now[name]]
         if differ:
             raise FileError(
                 path,
@@ -222,13 +228,18 @@ class _Run:
                 rule="a resumed training has the same model, data and settings as the one that was stopped.",
                 hint="give the options of the first run, or start anew in another folder.",
             )
+        if len(meta["generators"]) != len(self._generators()) or not isinstance(meta["history"], list):
+            raise TypeError("generators or history")
+        order = arrays.get("run/order")
+        if order is not None and sorted(order) != list(range(self.settings["examples"])):
+            raise TypeError("order")
+        sums, kept = arrays["run/sums"], {name: meta[name] for name in ("lr", "epoch", "step", "done", "seconds")}
         for name, part in self._parts().items():
             part.load_state_dict({k.partition("/")[2]: a for k, a in arrays.items() if k.startswith(f"{name}/")})
         for rng, state in zip(self._generators(), meta["generators"], strict=True):
             rng.bit_generator.state = state
-        self.sums, self.order, self.history = arrays["run/sums"], arrays.get("run/order"), meta["history"]
-        for name in ("lr", "epoch", "step", "done", "seconds"):
-            setattr(self, name, meta[name])
+        self.sums, self.order, self.history = sums, order, meta["history"]
+        vars(self).update(kept)
 
     def learn(self, loss, max_norm):
         """Backward and one step of the optimiser; a loss that is not a number stops before it spoils the weights."""
@@ -247,6 +258,15 @@ class _Run:
         self.optimizer.step()
         if self.average is not None:
             self.average.update()
+
+    def check_weights(self):
+        """Refuse to keep weights that are not numbers: the last step of an epoch may have spoiled them."""
+        if not all(np.isfinite(parameter.data).all() for parameter in self.model.parameters()):
+            raise MinivitError(
+                "fit",
+                f"weights became NaN or infinite in epoch {self.epoch + 1}.",
+                hint="use a lower lr, a warm-up, or max_norm=1. What was saved last is whole.",
+            )
 
     def averaged(self):
         """`with run.averaged():` the model has the average of its weights, where one is kept."""
@@ -278,11 +298,13 @@ def _settings(train, epochs, batch_size, optimizer, label_smoothing, schedule, m
         "examples": len(train),
         "class_names": list(train.class_names),
         "labels": zlib.crc32(np.ascontiguousarray(train.labels)),
+        "pictures": zlib.crc32(train.batch(np.linspace(0, len(train) - 1, 8).astype(int))[0]),  # a few tell it apart
         "epochs": epochs,
         "batch_size": batch_size,
         "optimizer": f"{type(optimizer).__name__}, lr {optimizer.lr:g}",
+        "learned": f"{sum(parameter.size for parameter in optimizer.parameters)} parameters",
         "label_smoothing": label_smoothing,
-        "schedule": None if schedule is None else [schedule(step) for step in (0, 1, 10, 100)],  # a few tell it apart
+        "schedule": None if schedule is None else [float(f"{schedule(step):.6g}") for step in (0, 1, 10, 100)],
         "max_norm": max_norm,
         "average": None if average is None else average.decay,
     }
@@ -326,7 +348,7 @@ class _Line:
         self.epochs, self.total, self.first, self.done = epochs, epochs * examples, done, done
         self.started = self.shown = time.perf_counter()
         self.tested, self.bar, self.width = "", None, 0
-        self.live = sys.stderr.isatty()
+        self.live = sys.stderr.isatty() and shutil.get_terminal_size().columns >= 40
         if self.live:
             with contextlib.suppress(ImportError):
                 from tqdm import tqdm

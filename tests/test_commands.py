@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -108,6 +109,12 @@ def test_resume_of_a_finished_or_missing_training(trained, tmp_path, capsys):
     code, printed, _ = run(capsys, "train", "digits", "--out", trained, "--epochs", 2, "--resume")
     assert code == 0 and "epoch" not in printed and "test accuracy" in printed
     refused(capsys, "train", "digits", "--out", trained, "--epochs", 3, "--resume", match="epochs: 2 then, 3 now")
+    before = (trained / "config.json").read_bytes()
+    again = ("train", "digits", "--out", trained, "--resume")
+    refused(capsys, *again, "--hidden-size", 128, match="another model:\n    hidden_size: 64 then, 128 now")
+    refused(capsys, *again, "--masked", match="another model:\n    architectures")
+    refused(capsys, *again, "--image-size", 12, match="another model:\n    image_size")
+    assert (trained / "config.json").read_bytes() == before
     refused(capsys, "train", "digits", "--out", tmp_path / "none", "--resume", match="no training to go on with")
 
 
@@ -207,3 +214,41 @@ def test_wrong_usage_exits_with_2(args, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(list(args))
     assert stopped.value.code == 2
+
+
+def test_digits_at_another_size(tmp_path, capsys):
+    assert run(capsys, "train", "digits", "--out", tmp_path / "x", "--epochs", 1, "--image-size", 12)[0] == 0
+    assert json.loads((tmp_path / "x" / "config.json").read_text(encoding="utf-8"))["image_size"] == [12, 12]
+
+
+def test_photos_that_do_not_do(trained, tmp_path, capsys):
+    for name in ("one", "two"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "data" / name / "a.png")
+    data, small = tmp_path / "data", ("--epochs", 1, "--image-size", 8, "--hidden-size", 8, "--num-attention-heads", 1)
+    refused(capsys, "train", data, "--out", data / "run", match="lies inside the data")
+    code, printed, _ = run(capsys, "train", data, "--out", tmp_path / "out", *small)
+    assert code == 0 and "there were no test pictures" in printed
+    refused(capsys, "evaluate", tmp_path / "out", data, match="has no test pictures")
+
+
+def test_evaluate_needs_the_same_classes(trained, tmp_path, capsys):
+    config = json.loads((trained / "config.json").read_text(encoding="utf-8"))
+    shutil.copytree(trained, tmp_path / "other")
+    config["id2label"] = {k: f"class {k}" for k in config["id2label"]}
+    config.pop("label2id")
+    (tmp_path / "other" / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    refused(capsys, "evaluate", tmp_path / "other", "digits", match="the model knows class 0(.|\n)*minivit finetune")
+
+
+def test_export_and_import_check_the_weights(trained, tmp_path, capsys):
+    shutil.copytree(trained, tmp_path / "odd")
+    config = json.loads((trained / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "odd" / "config.json").write_text(json.dumps(config | {"hidden_size": 32}), encoding="utf-8")
+    refused(capsys, "export", tmp_path / "odd", tmp_path / "hf", match="the weights do not fit the model")
+    refused(capsys, "import", tmp_path / "odd", tmp_path / "back", match="the weights do not fit the model")
+    assert not (tmp_path / "hf").exists() and not (tmp_path / "back").exists()
+
+
+def test_one_patch_cannot_be_hidden_and_painted(tmp_path, capsys):
+    refused(capsys, "train", "digits", "--masked", "--patch-size", 8, "--out", tmp_path / "x", match="smaller patch")
