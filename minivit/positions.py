@@ -1,8 +1,35 @@
-"""Position embeddings on another grid of patches: bicubic interpolation, as one matrix a direction."""
+"""Position embeddings: fixed ones of sine and cosine, and any ones on another grid of patches.
+
+The other grid is reached by bicubic interpolation, as one matrix a direction.
+"""
 
 import numpy as np
 
 from . import ops
+from .errors import ShapeError
+
+
+def sine_cosine_positions(grid, embed_dim):
+    """Position embeddings that nobody learns: sines and cosines of the row (first half) and of the column.
+
+    grid: (rows, columns); embed_dim: D, a multiple of 4.  Returns (1, 1 + rows * columns, D) float32, CLS's row 0.
+    A place p becomes sin(p w), then cos(p w), each for D / 4 frequencies w from 1 down towards 1 / 10000.
+    ShapeError for another D.
+    Source: Vaswani et al. 2017, section 3.5, in two dimensions as transformers' ViTMAE does it.
+    """
+    rows, columns = grid
+    if embed_dim < 4 or embed_dim % 4:
+        raise ShapeError(
+            "sine_cosine_positions",
+            f"embed_dim={embed_dim}.",
+            rule="D is a multiple of 4: sine and cosine, of row and column.",
+            hint=f"use {max(embed_dim // 4 * 4, 4)} or {max(embed_dim // 4 * 4, 4) + 4}.",
+        )
+    row, column = np.divmod(np.arange(rows * columns), columns)  # (N,) each
+    frequencies = 10000.0 ** (-np.arange(embed_dim // 4) / (embed_dim // 4))  # (D / 4,)
+    waves = [f(place[:, None] * frequencies) for place in (row, column) for f in (np.sin, np.cos)]  # 4 x (N, D / 4)
+    patches = np.concatenate(waves, axis=1, dtype=np.float32)  # (N, D)
+    return np.concatenate([np.zeros((1, embed_dim), np.float32), patches])[None]  # (1, T, D)
 
 
 def interpolate_positions(positions, old_grid, new_grid):

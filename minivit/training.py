@@ -293,11 +293,12 @@ def _plain(state):
 
 def _settings(train, epochs, batch_size, optimizer, label_smoothing, schedule, max_norm, average):
     """What a resumed training must have in common with the one it goes on with (the weights check themselves)."""
+    few, _ = train.batch(np.linspace(0, len(train) - 1, 8).astype(int))  # enough to tell other pictures apart
     return {
         "examples": len(train),
         "class_names": list(train.class_names),
         "labels": zlib.crc32(np.ascontiguousarray(train.labels)),
-        "pictures": zlib.crc32(train.batch(np.linspace(0, len(train) - 1, 8).astype(int))[0]),  # a few tell it apart
+        "pictures": zlib.crc32(np.ascontiguousarray(few)),
         "epochs": epochs,
         "batch_size": batch_size,
         "optimizer": f"{type(optimizer).__name__}, lr {optimizer.lr:g}",

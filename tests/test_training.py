@@ -25,7 +25,7 @@ def data(count=23, classes=3, seed=0):
     """Pictures (N, 1, 4, 4) whose brightest row tells the class."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, classes, count)
-    images = rng.integers(0, 90, (count, 1, 4, 4), dtype=np.uint8)
+    images = rng.integers(0, 90, (4, 4, 1, count), dtype=np.uint8).transpose(3, 2, 0, 1)  # not contiguous
     images[np.arange(count), 0, labels] += 150
     return Dataset(images, labels, [f"row {k}" for k in range(classes)])
 
