@@ -9,7 +9,7 @@ from .gradcheck import gradcheck
 __version__ = "0.1.0"
 
 # they bring Pillow and matplotlib, which not every program needs
-_LAZY = ("commands", "datasets", "images", "plots", "recipes")
+_LAZY = ("commands", "datasets", "images", "lens", "lessons", "plots", "recipes")
 
 __all__ = [
     "Tensor",

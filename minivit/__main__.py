@@ -10,7 +10,7 @@ import os
 import sys
 
 from . import __version__
-from .errors import MinivitError
+from .errors import FileError, MinivitError
 
 
 def tour(args):
@@ -20,6 +20,49 @@ def tour(args):
     from .tour import tour as walk
 
     walk(images.photo("cat.jpg") if args.photo is None else args.photo, args.out, args.seed)
+    return 0
+
+
+def list_(args):
+    """List the lessons: number, title, minutes to teach, seconds to run."""
+    from .lessons import lessons
+
+    print("lesson  teach   run   title")
+    for lesson in lessons():
+        print(f"{lesson.number:6}  {lesson.minutes:2d} min  {lesson.seconds:2d} s  {lesson.title}")
+    return 0
+
+
+def run(args):
+    """Run a lesson on a photo and save its figures."""
+    if args.out is not None:
+        _agg()
+    from . import lessons
+
+    for path in lessons.run(args.number, args.photo, args.out):
+        print(path)
+    return 0
+
+
+def exercise(args):
+    """Write the exercise of a lesson as a file to complete."""
+    from . import exercises
+
+    print(exercises.write_stub(args.number, args.out))
+    return 0
+
+
+def check(args):
+    """Grade a completed exercise; exit code 1 if it is not right yet."""
+    from . import exercises
+
+    try:
+        print(exercises.grade(args.file))
+    except FileError:
+        raise
+    except MinivitError as error:
+        print(error)
+        return 1
     return 0
 
 
@@ -135,6 +178,20 @@ def _parser():
     made.add_argument("photo", metavar="PHOTO", nargs="?", help="a picture file; without it, the cat in the package")
     made.add_argument("--out", metavar="DIR", default="tour", help="folder for the figures (default: %(default)s)")
     made.add_argument("--seed", metavar="N", type=_seed, default=0, help="of the random weights (default: %(default)s)")
+
+    command(list_, "list")
+
+    made = command(run, "run 05 cat.jpg --out figures")
+    made.add_argument("number", metavar="NN", help="number of the lesson")
+    made.add_argument("photo", metavar="PHOTO", nargs="?", help="a picture file; without it, the cat in the package")
+    made.add_argument("--out", metavar="DIR", help="folder for the figures; without it, they are shown")
+
+    made = command(exercise, "exercise 08 --out homework")
+    made.add_argument("number", metavar="NN", help="number of the lesson")
+    made.add_argument("--out", metavar="DIR", default=".", help="folder for the file (default: this one)")
+
+    made = command(check, "check homework/exercise_08.py")
+    made.add_argument("file", metavar="FILE", help="the file that exercise wrote, with your code in it")
 
     command(gradcheck, "gradcheck")
 

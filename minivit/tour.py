@@ -81,48 +81,49 @@ def _walk(photo, model, seed):
     row = _Table()
 
     picture = images.open_image(photo)
-    row("photo", "file -> upright RGB (H, W, C)", np.asarray(picture))
+    row("01", "photo", "file -> upright RGB (H, W, C)", np.asarray(picture))
     x = Tensor(images.pixel_values(picture, (H, W))[None], requires_grad=True)  # (B, C, H, W)
-    row("pixel_values", "resize; (x / 255 - 0.5) / 0.5", x)
+    row("01", "pixel_values", "resize; (x / 255 - 0.5) / 0.5", x)
 
     patches = ops.einsum("BCYPXQ->BYXCPQ", x.reshape(B, C, Y, P, X, Q)).reshape(B, N, C * P * Q)  # (B, N, CPQ)
-    row("patches", "BCYPXQ->BYXCPQ; (YX) = N, (CPQ) = p", patches)
+    row("01", "patches", "BCYPXQ->BYXCPQ; (YX) = N, (CPQ) = p", patches)
     kernel = cut.projection.weight.reshape(D, C * P * Q)  # (D, CPQ)
     tokens = ops.einsum("BNp,Dp->BND", patches, kernel) + cut.projection.bias  # (B, N, D)
-    row("patch embeddings", "BNp,Dp->BND, + bias", tokens, cut.num_parameters())
+    row("02", "patch embeddings", "BNp,Dp->BND, + bias", tokens, cut.num_parameters())
     tokens = ops.concatenate([embeddings.cls_token, tokens], axis=1)  # (B, T, D)
-    row("CLS in front", "concatenate(CLS, patches)", tokens, embeddings.cls_token.size)
+    row("03", "CLS in front", "concatenate(CLS, patches)", tokens, embeddings.cls_token.size)
     tokens = tokens + embeddings.position_embeddings
-    row("position embeddings", "tokens + positions", tokens, embeddings.position_embeddings.size)
+    row("04", "position embeddings", "tokens + positions", tokens, embeddings.position_embeddings.size)
 
     normed = block.layernorm_before(tokens)
     count = block.layernorm_before.num_parameters()
-    row("block 1: layer norm", "(x - mean) / sqrt(var + eps) * w + b", normed, count, "({:,})")
+    row("06", "block 1: layer norm", "(x - mean) / sqrt(var + eps) * w + b", normed, count, "({:,})")
     q, k, v = (_first_head(normed, layer, d) for layer in (query, key, value))  # (B, T, d) each
     count = sum(layer.num_parameters() for layer in (query, key, value)) * d // D
-    row("  head 1: q, k, v", "BTD,dD->BTd, + bias, three times", q, count, "({:,})")
+    row("05", "  head 1: q, k, v", "BTD,dD->BTd, + bias, three times", q, count, "({:,})")
     scores = ops.einsum("Bqd,Bkd->Bqk", q, k) / math.sqrt(d)  # (B, q, k)
-    row("  scores", "Bqd,Bkd->Bqk, / sqrt(d)", scores)
+    row("05", "  scores", "Bqd,Bkd->Bqk, / sqrt(d)", scores)
     attention = ops.softmax(scores)
-    row("  attention", "softmax over k", attention)
+    row("05", "  attention", "softmax over k", attention)
     context = ops.einsum("Bqk,Bkd->Bqd", attention, v)  # (B, q, d)
-    row("  context", "Bqk,Bkd->Bqd", context)
+    row("05", "  context", "Bqk,Bkd->Bqd", context)
 
     encoded = encoder(tokens, output_attentions=True)
     blocks = f"encoder: {len(encoder.layer)} blocks"
-    row(blocks, "x + att(norm(x)), x + mlp(norm(x))", encoded.last_hidden_state, encoder.num_parameters())
+    row("06", blocks, "x + att(norm(x)), x + mlp(norm(x))", encoded.last_hidden_state, encoder.num_parameters())
     normed = vit.layernorm(encoded.last_hidden_state)  # (B, T, D)
-    row("final layer norm", "(x - mean) / sqrt(var + eps) * w + b", normed, vit.layernorm.num_parameters())
+    row("06", "final layer norm", "(x - mean) / sqrt(var + eps) * w + b", normed, vit.layernorm.num_parameters())
     logits = ops.einsum("BD,KD->BK", normed[:, 0], model.classifier.weight) + model.classifier.bias  # (B, K)
-    row("logits", "CLS only: BD,KD->BK, + bias", logits, model.classifier.num_parameters())
+    row("07", "logits", "CLS only: BD,KD->BK, + bias", logits, model.classifier.num_parameters())
     loss = ops.cross_entropy(logits, LABEL)
-    row("loss", f"-log softmax(logits)[class {LABEL[0]}]", loss)
+    row("09", "loss", f"-log softmax(logits)[class {LABEL[0]}]", loss)
     loss.backward()
-    row("gradient", "loss.backward(): d loss / d pixel_values", x.grad)
+    row("08", "gradient", "loss.backward(): d loss / d pixel_values", x.grad)
     total = f"{model.num_parameters():,}"
-    print(row.LINE.format("all parameters", "those in () are part of the encoder's", "", total, "").rstrip())
+    print(row.LINE.format("", "all parameters", "those in () are part of the encoder's", "", total, "").rstrip())
 
-    print(f"\nloss {loss.item():.4f}; to guess evenly among {K} classes costs log K = {math.log(K):.4f}")
+    print("\nThe number before each stage is its lesson: minivit list, minivit run NN.")
+    print(f"loss {loss.item():.4f}; to guess evenly among {K} classes costs log K = {math.log(K):.4f}")
     print(f"norm of the gradient at the pixels: {np.linalg.norm(x.grad):.4e}")
     own = Tensor(x.data, requires_grad=True)
     output = model(own, labels=LABEL)
@@ -140,18 +141,18 @@ def _first_head(x, layer, d):
 
 
 class _Table:
-    """One line for each stage, printed as it is done; its time counts from the line before."""
+    """One line for each stage, after the number of its lesson; its time counts from the line before."""
 
-    LINE = "{:<22} {:<41} {:<18} {:>11} {:>10}"
+    LINE = "{:<3} {:<22} {:<41} {:<18} {:>11} {:>10}"
 
     def __init__(self):
-        print(self.LINE.format("stage", "einsum or formula", "shape", "parameters", "time"))
-        print("-" * 106)
+        print(self.LINE.format("", "stage", "einsum or formula", "shape", "parameters", "time"))
+        print("-" * 110)
         self.start = time.perf_counter()
 
-    def __call__(self, name, formula, value, parameters=0, form="{:,}"):
+    def __call__(self, lesson, name, formula, value, parameters=0, form="{:,}"):
         spent = f"{1000 * (time.perf_counter() - self.start):.1f} ms"
-        print(self.LINE.format(name, formula, str(value.shape), form.format(parameters), spent), flush=True)
+        print(self.LINE.format(lesson, name, formula, str(value.shape), form.format(parameters), spent), flush=True)
         self.start = time.perf_counter()
 
 

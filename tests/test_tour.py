@@ -32,7 +32,7 @@ def walked(tmp_path_factory):
 
 def test_the_table_has_every_stage_with_its_shape(walked):
     _, text = walked
-    stages = {line[:22].strip(): line for line in text.splitlines() if line.endswith(" ms")}
+    stages = {line[4:26].strip(): line for line in text.splitlines() if line.endswith(" ms")}
     shapes = {name: re.search(r"  (\([\d, ]*\)) ", line)[1] for name, line in stages.items()}
     assert shapes == {
         "photo": "(400, 600, 3)",

@@ -1,0 +1,103 @@
+"""The lessons in tutorials/: which there are, how long they take, and running one on a photo."""
+
+import re
+import runpy
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import images
+from .errors import FileError, MinivitError
+
+
+@dataclass
+class Lesson:
+    """One lesson: its number, "01" and on, its file, title, minutes to teach and seconds to run."""
+
+    number: str
+    path: Path
+    title: str
+    minutes: int
+    seconds: int
+
+
+def lessons():
+    """Every Lesson, in order."""
+    here = Path(__file__).parent
+    folder = here / "tutorials" if (here / "tutorials").is_dir() else here.parent / "tutorials"
+    return [_lesson(path) for path in sorted(folder.glob("[0-9][0-9]_*.py"))]
+
+
+def _lesson(path):
+    head = path.read_text(encoding="utf-8")[:3000]
+    title = re.search(r"^# # \d+\. (.+)$", head, re.M)
+    times = re.search(r"^# Teach: (\d+) minutes\. Run: (\d+) seconds", head, re.M)
+    if not (title and times):
+        raise FileError(path, "has no title or times.", rule='"# # 1. Title", "# Teach: 20 minutes. Run: 3 seconds."')
+    return Lesson(path.name[:2], path, title[1], int(times[1]), int(times[2]))
+
+
+def photo():
+    """The photo of the lesson that is running: the first argument of its command line, or the cat.
+
+    In a notebook there is no such argument, and it is the cat.
+    """
+    given = sys.argv[1:2]
+    return images.photo() if not given or given[0].startswith("-") else given[0]
+
+
+def run(number, photo=None, out=None):
+    """Run a lesson on a photo; each of its figures is saved as out/NN_name.png, or shown where `out` is None.
+
+    number: 1 or "01". Returns the paths of the figures. MinivitError for a number that no lesson has, FileError for a
+    bad photo and for a folder that cannot be written to.
+    """
+    found = [lesson for lesson in lessons() if str(number).isdecimal() and int(lesson.number) == int(number)]
+    if not found:
+        known = ", ".join(lesson.number for lesson in lessons())
+        raise MinivitError("run", f"there is no lesson {number}.", rule=f"lessons are numbered {known}.")
+    if photo is not None:
+        images.open_image(photo)  # a bad one is found before the lesson starts
+    arguments = [str(found[0].path), *([] if photo is None else [str(Path(photo).absolute())])]
+    paths = []
+    with _arguments(arguments), _figures(found[0].number, out, paths):
+        runpy.run_path(str(found[0].path), run_name="__main__")
+    return paths
+
+
+@contextmanager
+def _arguments(arguments):
+    before, sys.argv = sys.argv, arguments
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+@contextmanager
+def _figures(number, out, paths):
+    """Inside, plt.show() saves the figures that are open, and closes them; with out=None it shows them as ever."""
+    import matplotlib.pyplot as plt
+
+    from .files import replacing
+
+    show = plt.show
+
+    def save():
+        for name in plt.get_figlabels():
+            figure = plt.figure(name)
+            path = Path(out) / f"{number}_{name or f'figure{figure.number}'}.png"
+            with replacing(path) as (temporary,):
+                figure.savefig(temporary, format="png", dpi="figure")
+            paths.append(path)
+        plt.close("all")
+
+    try:
+        if out is not None:
+            plt.show = save
+        yield
+    finally:
+        plt.show = show
+        if out is not None:
+            plt.close("all")

@@ -1,0 +1,60 @@
+"""Every lesson runs on a photo, without a warning and without an open figure left; the durations are pytest's."""
+
+import re
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from PIL import Image
+
+from minivit import images, lessons
+from minivit.__main__ import main
+from minivit.errors import FileError, MinivitError
+
+SLOW = {"04", "09", "10", "12"}  # they train, or walk 5477 tokens
+ALL = lessons.lessons()
+EACH = [pytest.param(x, id=x.number, marks=pytest.mark.slow if x.number in SLOW else ()) for x in ALL]
+
+
+@pytest.mark.parametrize("lesson", EACH)
+def test_a_lesson_runs_and_its_figures_show_something(lesson, tmp_path, capsys):
+    paths = lessons.run(lesson.number, images.photo("pagoda.jpg"), tmp_path)
+    printed = capsys.readouterr().out
+    assert printed.isascii() and len(printed) > 200
+    assert paths and plt.get_fignums() == []
+    for path in paths:
+        assert re.fullmatch(rf"{lesson.number}_[a-z0-9_]+\.png", path.name)
+        with Image.open(path) as picture:
+            assert picture.width >= 600 and np.asarray(picture.convert("L")).std() > 5
+
+
+@pytest.mark.parametrize("lesson", ALL, ids=lambda lesson: lesson.number)
+def test_a_lesson_asserts_asks_and_ends_as_every_lesson_does(lesson):
+    text = lesson.path.read_text(encoding="utf-8")
+    cells = re.split(r"^# %%", text, flags=re.M)[1:]
+    assert text.startswith("# %% [markdown]\n# # ") and "plt.show()" in text
+    assert sum("assert " in cell for cell in cells) >= 3
+    assert "What you can say now" in text and f"minivit exercise {lesson.number}" in text
+    assert "savefig" not in text and "matplotlib.use" not in text
+    for cell in cells:
+        if cell.startswith(" [markdown]"):
+            lines = cell.splitlines()[1:]
+            assert all(line.startswith("#") or not line for line in lines), lines
+
+
+def test_the_list(capsys):
+    assert main(["list"]) == 0
+    rows = capsys.readouterr().out.splitlines()[1:]
+    assert [row.split()[0] for row in rows] == [lesson.number for lesson in ALL]
+    assert all(re.search(r"\d+ min +\d+ s  [A-Z]?", row) for row in rows)
+
+
+def test_bad_numbers_photos_and_folders(tmp_path, capsys):
+    with pytest.raises(MinivitError, match="there is no lesson 99"):
+        lessons.run(99)
+    with pytest.raises(MinivitError, match="there is no lesson one"):
+        lessons.run("one")
+    with pytest.raises(FileError, match="there is no such file"):
+        lessons.run(1, tmp_path / "none.jpg")
+    assert main(["run", "99"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
