@@ -1,7 +1,8 @@
 # %% [markdown]
 # # 9. Learning to read digits
 #
-# The question: a fresh model knows nothing. How does it learn, how do we know that it does, and what does it need?
+# The question: a fresh model knows nothing. How does it learn, how do we know that it does, and what does it
+# need?
 #
 # Builds: the training loop in a dozen lines, shown to be `training.fit`; then a Vision Transformer that reads
 # handwritten digits, its curves, its confusion matrix, and every kind of mistake it makes.
@@ -28,8 +29,8 @@ photo = lessons.photo()  # it will have to wait until the end
 # %% [markdown]
 # ## The data
 #
-# 1797 digits, written by hand and scanned, 8 x 8 pixels each. They are in the box: nothing is downloaded.
-# We learn from the first half. The second half is the exam: the model never learns from it.
+# 1797 digits, written by hand and scanned, 8 x 8 pixels each. They are in the box: nothing is downloaded. We
+# learn from the first half. The second half is the exam: the model never learns from it.
 
 # %%
 train, test = datasets.digits()
@@ -52,8 +53,8 @@ plt.show()
 # %% [markdown]
 # ## The model
 #
-# A small one: P = 4, so N = 4 patches and T = 5 tokens. `recipe("digits")` holds the sizes that
-# `minivit train digits` uses.
+# A small one: P = 4, so N = 4 patches and T = 5 tokens. `recipe("digits")` holds the sizes that `minivit
+# train digits` uses.
 
 # %%
 plan = recipe("digits")
@@ -72,9 +73,9 @@ assert new_model(0).vit.embeddings.patch_embeddings.num_patches == 4
 # %% [markdown]
 # ## Before the first step: which loss should we see?
 #
-# Say "I do not know": give each of the K = 10 digits the same share, 1/10. The loss is -ln(1/10) = ln 10 = 2.3026,
-# whatever the label. A head of zeros says just that. So this number can be checked before anything is learned,
-# and if yours is 7 or 0.3 on the first line, something is wrong: stop there and look.
+# Say "I do not know": give each of the K = 10 digits the same share, 1/10. The loss is -ln(1/10) = ln 10 =
+# 2.3026, whatever the label. A head of zeros says just that. So this number can be checked before anything is
+# learned, and if yours is 7 or 0.3 on the first line, something is wrong: stop there and look.
 
 # %%
 pixel_values, labels = train.batch(np.arange(200))
@@ -85,11 +86,11 @@ print(f"head of zeros: loss {loss:.6f}, ln 10 = {math.log(10):.6f}")
 assert abs(loss - math.log(10)) < 1e-6
 
 # %% [markdown]
-# Weights are not drawn as zeros, but *near* zero: the usual `initializer_range` is 0.02. Then the loss is near ln 10.
-# Our recipe draws them from 0.15, because so small a model learns faster like that. Such a model starts with an
-# opinion, and an opinion without knowledge costs something. How much? After the final norm the CLS token has length
-# sqrt(D). So a logit is a random number of size s = 0.15 * sqrt(64) = 1.2, and for random logits of size s the loss is
-# about ln K + s^2 / 2. (For few classes a little less.)
+# Weights are not drawn as zeros, but *near* zero: the usual `initializer_range` is 0.02. Then the loss is
+# near ln 10. Our recipe draws them from 0.15, because so small a model learns faster like that. Such a model
+# starts with an opinion, and an opinion without knowledge costs something. How much? After the final norm the
+# CLS token has length sqrt(D). So a logit is a random number of size s = 0.15 * sqrt(64) = 1.2, and for
+# random logits of size s the loss is about ln K + s^2 / 2. (For few classes a little less.)
 
 
 # %%
@@ -133,8 +134,9 @@ def learn(model, data, epochs, batch_size=32, lr=2e-3, augment=None):
 # %% [markdown]
 # ## One batch, learned by heart
 #
-# The second check, before any long training: 32 pictures, again and again. A model with 100,000 parameters must get
-# the loss of 32 pictures to almost 0. If it does not, the loop is broken, and more data will not repair it.
+# The second check, before any long training: 32 pictures, again and again. A model with 100,000 parameters
+# must get the loss of 32 pictures to almost 0. If it does not, the loop is broken, and more data will not
+# repair it.
 
 # %%
 one_batch = train.subset(np.arange(32))
@@ -148,7 +150,8 @@ assert by_heart.accuracy == 1 and by_heart.loss < 0.05
 assert exam.accuracy < 0.85
 
 # %% [markdown]
-# All 32 right, the exam far from it. It has learned 32 pictures by heart. Remember this pair of numbers: it comes back.
+# All 32 right, the exam far from it. It has learned 32 pictures by heart. Remember this pair of numbers: it
+# comes back.
 #
 # ## `training.fit` is this loop
 #
@@ -166,9 +169,9 @@ print("the same", len(ours.parameters()), "arrays, bit for bit")
 # %% [markdown]
 # ## Now in earnest
 #
-# The recipe adds what helps with 898 pictures: each picture is turned, shifted and slanted a little, anew each time
-# (augmentation); the learning rate rises, then falls (warm-up, cosine); the labels are softened; and the weights
-# are averaged over the last steps. We take 30 epochs instead of its 120.
+# The recipe adds what helps with 898 pictures: each picture is turned, shifted and slanted a little, anew
+# each time (augmentation); the learning rate rises, then falls (warm-up, cosine); the labels are softened;
+# and the weights are averaged over the last steps. We take 30 epochs instead of its 120.
 
 # %%
 short = dataclasses.replace(plan, epochs=30)
@@ -181,10 +184,10 @@ assert history[-1]["test_accuracy"] == final.accuracy > 0.94
 # %% [markdown]
 # ## Reading the curves
 #
-# Two surprises. For most of the way the model is *worse* on what it learns from than on the exam: training pictures
-# are bent by the augmentation, and dropout takes part of the model away; the exam has neither, and it is taken with
-# the averaged weights. And the training loss does not go to 0: the labels are softened, so that being quite sure costs
-# something too.
+# Two surprises. For most of the way the model is *worse* on what it learns from than on the exam: training
+# pictures are bent by the augmentation, and dropout takes part of the model away; the exam has neither, and
+# it is taken with the averaged weights. And the training loss does not go to 0: the labels are softened, so
+# that being quite sure costs something too.
 
 # %%
 figure = plots.training_curves(history)
@@ -200,8 +203,8 @@ assert history[-1]["train_loss"] > softened
 # %% [markdown]
 # ## What is taken for what
 #
-# One number hides much. A row of the confusion matrix is what was written, a column what was read. The diagonal is
-# right. Look for the largest number beside it.
+# One number hides much. A row of the confusion matrix is what was written, a column what was read. The
+# diagonal is right. Look for the largest number beside it.
 
 # %%
 figure = plots.confusion(final.confusion, test.class_names)
@@ -243,10 +246,10 @@ plt.show()
 # %% [markdown]
 # ## Why is accuracy low from scratch on little data?
 #
-# Everybody who trains a Vision Transformer on a folder of photos asks this. Let us measure it.
-# We learn from 1, 3, 10 and 30 pictures of each digit: the recipe, 200 steps, once without augmentation and once
-# with. Beside it a method that learns nothing, nearest neighbour: find the training picture whose pixels are most like
-# these, and say its label.
+# Everybody who trains a Vision Transformer on a folder of photos asks this. Let us measure it. We learn from
+# 1, 3, 10 and 30 pictures of each digit: the recipe, 200 steps, once without augmentation and once with.
+# Beside it a method that learns nothing, nearest neighbour: find the training picture whose pixels are most
+# like these, and say its label.
 
 
 # %%
@@ -283,11 +286,13 @@ for row in zip(counts, known, plain, augmented, nearest, strict=True):
 # Read the table from the left.
 #
 # - Its own pictures: all right, however few. The model is not too small, and the training did not fail.
-# - The exam: far lower, and it rises with the number of pictures. It is learning by heart, as with the one batch.
-# - Nearest neighbour has the same pictures and does better. So the pictures are not to blame: it is the model that
-#   makes too little of them.
-# - Augmentation closes much of the gap, without one new picture. It *tells* the model that a digit shifted by half a
-#   pixel is still the same digit. Nearest neighbour, and a convolution, know something like that from the start.
+# - The exam: far lower, and it rises with the number of pictures. It is learning by heart, as with the one
+#   batch.
+# - Nearest neighbour has the same pictures and does better. So the pictures are not to blame: it is the model
+#   that makes too little of them.
+# - Augmentation closes much of the gap where pictures are few, without one new picture. It *tells* the model
+#   that a digit shifted by half a pixel is still the same digit. A convolution knows something like that from
+#   the start.
 
 # %%
 known, plain, augmented, nearest = map(np.array, (known, plain, augmented, nearest))
@@ -316,11 +321,12 @@ plt.show()
 # %% [markdown]
 # ## What it does not know
 #
-# Here is the deeper reason, and it can be proved. Shuffle the four patches of every digit, always in the same way.
-# To us that is no digit any more. To a *fresh* Vision Transformer it is the same task: give its positions, which are
-# random anyhow, the same shuffle, and all logits are equal. That patches side by side belong together is not built in,
-# as it is in a convolution. It must be learned, from pictures. More of them (the paper took 300 million), bent ones
-# (augmentation), or other people's: that is the next lesson, finetuning.
+# Here is the deeper reason, and it can be proved. Shuffle the four patches of every digit, always in the same
+# way. To us that is no digit any more. To a *fresh* Vision Transformer it is the same task: give its
+# positions, which are random anyhow, the same shuffle, and all logits are equal. That patches side by side
+# belong together is not built in, as it is in a convolution. It must be learned, from pictures. More of them
+# (the paper took 300 million), bent ones (augmentation), or other people's: that is the next lesson,
+# finetuning.
 
 # %%
 order = np.array([2, 0, 3, 1])
@@ -337,8 +343,9 @@ assert difference < 1e-4 and not np.array_equal(shuffled, pixel_values)
 # %% [markdown]
 # ## And the photo?
 #
-# Make it grey and 8 x 8 pixels, and ask our reader which digit it is. It will answer. Its ten shares add up to 1, and
-# "none of these" is not among them. A classifier knows its classes and nothing else; that it is sure means little.
+# Make it grey and 8 x 8 pixels, and ask our reader which digit it is. It will answer. Its ten shares add up
+# to 1, and "none of these" is not among them. A classifier knows its classes and nothing else; that it is
+# sure means little.
 
 # %%
 small = images.pixel_values(np.asarray(images.open_image(photo).convert("L")), size=8)[None]  # (B, C, H, W), B = 1
@@ -355,14 +362,15 @@ assert abs(p.sum() - 1) < 1e-5
 # - A model that cannot learn one batch by heart has a fault in its code, not too little data.
 # - Training is four lines: loss, zero_grad, backward, step. The rest of `fit` is bookkeeping.
 # - With augmentation, dropout and softened labels the training curve may well look worse than the test curve.
-# - From scratch on little data a ViT learns by heart: that neighbouring patches belong together is not built in.
-#   Augmentation tells it a part of that; pretraining is the other way.
+# - From scratch on little data a ViT learns by heart: that neighbouring patches belong together is not built
+#   in. Augmentation tells it a part of that; pretraining is the other way.
 #
 # ## Exercises
 #
-# 1. Exercise 09, write the backward: softmax and cross-entropy in one, the op that every step above began with.
-#    `minivit exercise 09 --out DIR` writes its stub, `minivit check FILE` grades it.
-# 2. Leave out `model.zero_grad()` in `learn`. What happens to the 32 pictures, and why? Then put it back and take
-#    lr=0.2 instead: how does *that* failure look?
-# 3. Train `reader` on shuffled digits (make a `datasets.Dataset` of them, without augmentation). Is the accuracy
-#    lower than with digits that are whole, without augmentation? And *with* augmentation after the shuffle?
+# 1. Exercise 09, write the backward: softmax and cross-entropy in one, the op that every step above began
+#    with. `minivit exercise 09 --out DIR` writes its stub, `minivit check FILE` grades it.
+# 2. Leave out `model.zero_grad()` in `learn`. What happens to the 32 pictures, and why? Then put it back and
+#    take lr=0.2 instead: how does *that* failure look?
+# 3. Train `reader` on shuffled digits (make a `datasets.Dataset` of them, without augmentation). Is the
+#    accuracy lower than with digits that are whole, without augmentation? And *with* augmentation after the
+#    shuffle?

@@ -1,10 +1,12 @@
 # %% [markdown]
 # # 10. Pretrain, then finetune
 #
-# The question: here are two pictures each of five digits that the model has never seen. Must it start from nothing?
+# The question: here are two pictures each of five digits that the model has never seen. Must it start from
+# nothing?
 #
-# Builds: a body pretrained on the digits 0 to 4; a new head for 5 to 9, learned alone (linear probe), with the body
-# (full finetuning), and against a model that starts from scratch; then the same body on larger pictures.
+# Builds: a body pretrained on the digits 0 to 4; a new head for 5 to 9, learned alone (linear probe), with
+# the body (full finetuning), and against a model that starts from scratch; then a reader of small digits that
+# is given larger ones.
 #
 # Teach: 30 minutes. Run: 25 seconds.
 #
@@ -30,8 +32,8 @@ plan = recipe("digits")
 #
 # ## Two halves of the digits
 #
-# Lesson 9 ended with a complaint: from scratch, on few pictures, a Vision Transformer learns by heart. So let it learn
-# to see on *other* pictures first. The digits 0 to 4 are for that. Of 5 to 9 we shall use a handful.
+# Lesson 9 ended with a complaint: from scratch, on few pictures, a Vision Transformer learns by heart. So let
+# it learn to see on *other* pictures first. The digits 0 to 4 are for that. Of 5 to 9 we shall use a handful.
 
 # %%
 train, test = datasets.digits()
@@ -43,9 +45,10 @@ assert not set(old.class_names) & set(new.class_names)
 # %% [markdown]
 # ## Many kinds
 #
-# Five kinds of pictures teach five differences, and no more. ImageNet has 1000 or 21,000. We have no more digits, but
-# we can turn them by quarters and hold them to a mirror, and call each of that another kind: 5 x 8 = 40 of them.
-# (A 0 turned around is still a 0. Such kinds cannot be told apart, and it does not matter: nobody will use this head.)
+# Five kinds of pictures teach five differences, and no more. ImageNet has 1000 or 21,000. We have no more
+# digits, but we can turn them by quarters and hold them to a mirror, and call each of that another kind: 5 x
+# 8 = 40 of them. (A 0 turned around is still a 0. Such kinds cannot be told apart, and it does not matter:
+# nobody will use this head.)
 
 
 # %%
@@ -75,9 +78,9 @@ plt.show()
 # %% [markdown]
 # ## Pretraining
 #
-# Six epochs, by the recipe of lesson 9. One thing is changed: the labels are hard. On ImageNet softened ones were found
-# to press each kind into one point, so that what differs inside a kind, and may serve for other kinds, gets lost
-# (Kornblith et al. 2021). Our digits are too few to show that.
+# Six epochs, by the recipe of lesson 9. One thing is changed: the labels are hard. On ImageNet softened ones
+# were found to press each kind into one point, so that what differs inside a kind, and may serve for other
+# kinds, gets lost (Kornblith et al. 2021). Our digits are too few to show that.
 
 # %%
 config = vit.ViTConfig(**plan.model, image_size=8, num_channels=1, num_labels=40)
@@ -90,8 +93,9 @@ assert accuracy > 0.6
 # %% [markdown]
 # ## A new head
 #
-# The body stays: it turns a picture into D = 64 numbers, the final CLS token. The head goes: its 40 rows speak of
-# kinds that are no longer asked for. `from_tensors` builds the model anew, keeps what fits, draws a head, and warns.
+# The body stays: it turns a picture into D = 64 numbers, the final CLS token. The head goes: its 40 rows
+# speak of kinds that are no longer asked for. `from_tensors` builds the model anew, keeps what fits, draws a
+# head, and warns.
 
 # %%
 fields, tensors = pretrained.fields(), pretrained.state_dict()
@@ -109,8 +113,9 @@ assert all(np.array_equal(model.state_dict()[name], array) for name, array in bo
 # %% [markdown]
 # ## Linear probe, full finetuning
 #
-# Shall the body learn, too? If not, we *freeze* it: its parameters require no gradient. Only the head learns, 5 * 64
-# weights and 5 biases. That is a linear probe: it asks whether the new kinds are already apart in what the body sees.
+# Shall the body learn, too? If not, we *freeze* it: its parameters require no gradient. Only the head learns,
+# 5 * 64 weights and 5 biases. That is a linear probe: it asks whether the new kinds are already apart in what
+# the body sees.
 
 # %%
 few = new.few(2, rng=0)
@@ -123,8 +128,8 @@ print(f"frozen: {learned} of {model.num_parameters():,} numbers learn, from {len
 assert learned == 5 * 64 + 5
 
 # %% [markdown]
-# Nothing more is behind it. With the body frozen, its CLS tokens are fixed numbers, and the whole Vision Transformer is
-# one matrix after them. Here it is in the open.
+# Nothing more is behind it. With the body frozen, its CLS tokens are fixed numbers, and the whole Vision
+# Transformer is one matrix after them. Here it is in the open.
 
 # %%
 with no_grad():
@@ -142,7 +147,8 @@ print("the head's gradient by hand: (softmax - target).T @ cls / B, shape", (dlo
 # Three models learn the same pictures, the same number of steps, with the same augmentation:
 #
 # - **from scratch**: everything is drawn at random, everything learns;
-# - **linear probe**: the pretrained body, frozen; the head alone learns (ten times as fast, it is a single matrix);
+# - **linear probe**: the pretrained body, frozen; the head alone learns (at ten times the learning rate, which
+#   a single matrix bears);
 # - **full finetuning**: the pretrained body, and everything learns.
 
 
@@ -167,8 +173,9 @@ def race(model, few, steps, seed, lr=2e-3):
 
 
 # %% [markdown]
-# 20 steps, with 1, 2, 5 and 10 pictures of each digit. Which pictures are drawn matters a lot when they are so few, so
-# each race is run three times with other pictures, and the mean counts. 36 trainings: wait six seconds.
+# 20 steps, with 1, 2, 5 and 10 pictures of each digit. Which pictures are drawn matters a lot when they are
+# so few, so each race is run three times with other pictures, and the mean counts. 36 trainings: wait six
+# seconds.
 
 # %%
 WAYS = {"full finetuning": 2e-3, "linear probe": 2e-2, "from scratch": 2e-3}  # and their learning rates
@@ -183,9 +190,9 @@ for way, accuracies in results.items():
     print(f"{way:22}", *(f"{accuracy:6.3f}" for accuracy in accuracies.mean(0)))
 
 # %% [markdown]
-# Full finetuning is first with any number of pictures: what the body saw in 0 to 4 helps to see 5 to 9. With up to five
-# pictures of each, the probe is second. It learns 325 numbers, the model from scratch 102,341. With ten, the model
-# from scratch has caught up.
+# Full finetuning is first with any number of pictures: what the body saw in 0 to 4 helps to see 5 to 9. With
+# up to five pictures of each, the probe is second. It learns 325 numbers, the model from scratch 102,341.
+# With ten, the model from scratch has caught up.
 
 # %%
 full, probe, scratch = (accuracies.mean(0) for accuracies in results.values())  # (counts,) each
@@ -218,12 +225,12 @@ assert probes_lead[-1] < probes_lead[0] - 0.03
 # %% [markdown]
 # The lead melts, and the probe falls back. Three plain reasons.
 #
-# - Our digits are easy: 8 x 8 pixels, and augmentation tells the model most of what pretraining would. With time, the
-#   model from scratch finds the rest in the 25 pictures. On real photographs it cannot.
+# - Our digits are easy: 8 x 8 pixels, and augmentation tells the model most of what pretraining would. With
+#   time, the model from scratch finds the rest in the 25 pictures. In photographs there is far more to find.
 # - The probe cannot grow: what the frozen body does not tell apart, no matrix after it can.
-# - What counts in pretraining is many *kinds*. Pretrained for as many steps on the five upright digits alone, the same
-#   race (20 steps, five pictures of each) gives full finetuning 0.74, from scratch 0.74, linear probe 0.59: nothing
-#   gained. To tell five digits apart the body threw away what tells the other five apart.
+# - What counts in pretraining is many *kinds*. Pretrained for as many steps on the five upright digits alone,
+#   the same race (20 steps, five pictures of each) gives full finetuning 0.74, from scratch 0.74, linear
+#   probe 0.59: nothing gained. To tell these five apart a body need not see what tells the other five apart.
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, num="race", figsize=(10, 4.8), sharey=True, layout="constrained")
@@ -245,11 +252,13 @@ plt.show()
 # %% [markdown]
 # ## A larger input
 #
-# One habit of finetuning is left: take larger pictures than in pretraining. P stays, so there are more patches, and
-# the trouble is with the positions: the model has learned one row for each patch of the old grid. Which row for a
-# patch of the new one? Those of the old grid that lie around it, mixed: *bicubic interpolation*.
+# One habit of finetuning is left: take larger pictures than in pretraining. P stays, so there are more
+# patches, and the trouble is with the positions: the model has learned one row for each patch of the old
+# grid. Which row for a patch of the new one? Those of the old grid that lie around it, mixed: *bicubic
+# interpolation*.
 #
-# For this we need a grid to speak of. Here is a smaller reader with P = 2: 4 x 4 patches, 16 positions and CLS.
+# For this we need a grid to speak of. Here is a smaller reader with P = 2: 4 x 4 patches, 16 positions and
+# CLS.
 
 # %%
 small = plan.model | {"patch_size": 2, "num_hidden_layers": 2}
@@ -274,8 +283,8 @@ assert np.allclose(on_the_fly, larger(pixel_values).logits.data, atol=1e-4)
 assert after.shape == (1, 1 + 6 * 6, 64) and np.array_equal(before[:, 0], after[:, 0])
 
 # %% [markdown]
-# Without one step of learning, how well does it read larger digits? Against it, the naive way: patch 17 takes the row
-# of patch 1 again, patch 18 that of patch 2. The weights are the same; only the positions are wrong.
+# Without one step of learning, how well does it read larger digits? Against it, the naive way: patch 17 takes
+# the row of patch 1 again, patch 18 that of patch 2. The weights are the same; only the positions are wrong.
 
 
 # %%
@@ -296,9 +305,10 @@ assert mixed[0] == naive[0] == at_home
 assert mixed[2] > 0.5 and max(naive[1:]) < 0.3
 
 # %% [markdown]
-# Positions that are wrong make it blind, no better than guessing; interpolated ones keep most of its sight. Not all: a
-# patch now holds a smaller piece of a thicker stroke, which it has seldom seen. (Why 10 x 10 is the worst is left to
-# you.) So one *finetunes* at the new size, and one epoch helps already. A model from scratch gets the same epoch.
+# Positions that are wrong make it blind, no better than guessing; interpolated ones keep most of its sight.
+# Not all: a patch now holds a smaller piece of a thicker stroke, which it has seldom seen. (Why 10 x 10 is
+# the worst is left to you.) So one *finetunes* at the new size, and one epoch helps already. A model from
+# scratch gets the same epoch.
 
 
 # %%
@@ -330,12 +340,13 @@ plt.show()
 #
 # - Finetuning keeps the body and draws a new head, one linear map; at first it is learned gently, or alone.
 # - A linear probe is one matrix on the final CLS tokens. It measures what the body already tells apart.
-# - With few pictures and few steps: full finetuning, then the probe, then from scratch. With more steps the lead melts,
-#   and where the pretraining knew few kinds there may be none.
-# - At another resolution P stays, N grows, and the positions are interpolated, CLS's row apart; then one finetunes.
+# - With few pictures and few steps: full finetuning, then the probe, then from scratch. With more steps the
+#   lead melts, and where the pretraining knew few kinds there may be none.
+# - At another resolution P stays, N grows, and the positions are interpolated, CLS's row apart; then one
+#   finetunes.
 #
-# On the command line: `minivit finetune runs/digits DATA --out DIR`, with `--freeze` for the probe and `--image-size`
-# for a larger input.
+# On the command line: `minivit finetune runs/digits DATA --out DIR`, with `--freeze` for the probe and
+# `--image-size` for a larger input.
 #
 # ## Exercises
 #
