@@ -8,13 +8,17 @@ import time
 
 
 class Line:
-    """How it goes: a live line on a terminal (tqdm's where it is installed), one plain line an epoch elsewhere."""
+    """How it goes: a live line on a terminal (tqdm's where it is installed), one plain line an epoch elsewhere.
 
-    def __init__(self, epochs, examples, done):
+    epochs: of the whole training; examples: in an epoch; done: examples before this start; verbose: False is silent.
+    """
+
+    def __init__(self, epochs, examples, done, verbose=True):
         self.epochs, self.total, self.first, self.done = epochs, epochs * examples, done, done
         self.started = self.shown = time.perf_counter()
         self.tested, self.bar, self.width = "", None, 0
-        self.live = sys.stderr.isatty() and shutil.get_terminal_size().columns >= 40
+        self.verbose = verbose
+        self.live = verbose and sys.stderr.isatty() and shutil.get_terminal_size().columns >= 40
         if self.live:
             with contextlib.suppress(ImportError):
                 from tqdm import tqdm
@@ -43,7 +47,7 @@ class Line:
     def epoch(self, row):
         """After each epoch."""
         self.tested = _percent("test accuracy", row.get("test_accuracy"))
-        if not self.live:
+        if self.verbose and not self.live:
             trained = f"loss {row['train_loss']:.4f}{_percent('accuracy', row['train_accuracy'])}"
             print(f"epoch {row['epoch']}/{self.epochs}  {trained}{self.tested}  {row['seconds']:.1f} s", flush=True)
 

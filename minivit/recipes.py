@@ -41,7 +41,7 @@ class Recipe:
             pixel_values = augment.random_flip(pixel_values, rng)
         return pixel_values
 
-    def fit(self, model, train, test=None, *, rng=0, loss=None, checkpoint=None, resume=False):
+    def fit(self, model, train, test=None, *, rng=0, loss=None, checkpoint=None, resume=False, verbose=True):
         """training.fit with this recipe, for the parameters that require a gradient. Returns the history."""
         learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
         steps = self.epochs * -(-len(train) // self.batch_size)
@@ -61,6 +61,7 @@ class Recipe:
             loss=loss,
             max_norm=self.max_norm,
             average=optim.ExponentialMovingAverage(model.parameters(), self.decay),
+            verbose=verbose,
         )
 
 

@@ -95,6 +95,7 @@ def fit(
     loss=None,
     max_norm=None,
     average=None,
+    verbose=True,
 ):
     """Train a model for `epochs` passes over `train`, measuring it on `test` after each. Returns the history.
 
@@ -103,7 +104,7 @@ def fit(
     label_smoothing: of the cross-entropy; rng: a Generator or seed for the order, the augmentation and the loss;
     loss: (model, pixel_values, labels, rng) -> (loss, correct or None), instead of the classification loss;
     max_norm: clip the global norm of the gradients; average: an ExponentialMovingAverage of the parameters, which
-    then are what is tested and what the model ends with.
+    then are what is tested and what the model ends with; verbose: print a line for each epoch (see progress.py).
     checkpoint: path of the training state (.npz), with history.csv beside it; written after each epoch that ends
     SAVE_EVERY seconds after the last time, and in the end. resume: go on from that file, bit for bit as if
     it had never stopped; refused for another model, other data or other settings.
@@ -124,7 +125,7 @@ def fit(
 
     saved = time.perf_counter()
     model.train()
-    line = Line(epochs, len(train), run.epoch * len(train) + run.done)
+    line = Line(epochs, len(train), run.epoch * len(train) + run.done, verbose)
     with _deferred_interrupt() as interrupted, contextlib.closing(line):
         while run.epoch < epochs:
             started = time.perf_counter()

@@ -352,6 +352,14 @@ def test_the_live_line_of_a_terminal(monkeypatch, capsys, with_tqdm):
         assert printed.err.endswith("\n")
 
 
+@pytest.mark.parametrize("live", [True, False])
+def test_a_training_that_is_not_verbose_is_silent(live, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: live, raising=False)
+    model = Classifier()
+    training.fit(model, data(), **options(model, epochs=1, verbose=False))
+    assert capsys.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize(
     "damage",
     [

@@ -202,7 +202,8 @@ assert np.array_equal(put_back(images.patchify(shuffled, P)[np.argsort(order)]),
 print("put back: the photo, exactly; shuffled: the same numbers in another order")
 
 # %%
-figure, axes = plt.subplots(1, 2, figsize=(10, 5.4), dpi=100, layout="constrained", num="put_back")
+figure, axes = plt.subplots(1, 2, figsize=(10, 5.4), dpi=100, layout="constrained")
+figure.set_label("put_back")
 axes[0].imshow(put_back(cropped).transpose(1, 2, 0))
 axes[0].set_title(f"{N} patches, put back in order")
 axes[1].imshow(shuffled.transpose(1, 2, 0))
@@ -243,7 +244,8 @@ for name, array in seen.items():
 # knows them beforehand? The eye finds it at once. So look at what goes into the model, always.
 
 # %%
-figure, axes = plt.subplots(1, 4, figsize=(10, 3), dpi=100, layout="constrained", num="traps")
+figure, axes = plt.subplots(1, 4, figsize=(10, 3), dpi=100, layout="constrained")
+figure.set_label("traps")
 for ax, (name, array) in zip(axes, seen.items(), strict=True):
     ax.imshow(array.transpose(1, 2, 0))
     right = name == "transpose(2, 0, 1)"
@@ -328,7 +330,8 @@ assert np.count_nonzero(of_a_patch) == 16 * 16 and np.all(of_a_patch[112:128, 11
 assert np.count_nonzero(of_a_cnn) == 31 * 31 and np.all(of_a_cnn[105:136, 105:136] > 0)
 
 # %%
-figure, axes = plt.subplots(1, 3, figsize=(10, 4.9), dpi=100, layout="constrained", num="what_a_vector_sees")
+figure, axes = plt.subplots(1, 3, figsize=(10, 4.9), dpi=100, layout="constrained")
+figure.set_label("what_a_vector_sees")
 axes[0].imshow(picture)
 axes[0].set_title("the middle of the photo,\n5 x 5 patches")
 for ax, feels, name in ((axes[1], of_a_patch, "a patch:\n16 x 16"), (axes[2], of_a_cnn, "a small CNN:\n31 x 31")):

@@ -291,7 +291,8 @@ assert errors["best"] < errors["learned"] < 0.1 < 0.9 < errors["random"]
 # its negative ask the same question, so light and dark may change places.
 
 # %%
-figure, axes = plt.subplots(3, 16, figsize=(10, 2.7), dpi=100, layout="constrained", num="filters")
+figure, axes = plt.subplots(3, 16, figsize=(10, 2.7), dpi=100, layout="constrained")
+figure.set_label("filters")
 names = "random,\nat the start", "learned,\n200 steps", "best"
 for row, filters, name in zip(axes, (start, learned.data, best[:16]), names, strict=True):
     for ax, picture in zip(row, filters.reshape(16, C, P, P).transpose(0, 2, 3, 1), strict=True):
@@ -322,7 +323,8 @@ for size, square in zip(sizes, lost, strict=True):
     print(f"D = {size:<4} {I / size:5.1f} times fewer numbers than pixels, mean squared error {square:.6f}")
 
 # %%
-figure, axes = plt.subplots(1, 4, figsize=(10, 3), dpi=100, layout="constrained", num="rebuilt")
+figure, axes = plt.subplots(1, 4, figsize=(10, 3), dpi=100, layout="constrained")
+figure.set_label("rebuilt")
 for ax, size, drawing in zip(axes, sizes, drawings, strict=True):
     ax.imshow(images.to_image(images.unpatchify(drawing.reshape(N, C, P, P), 224, 224)))
     ax.set(xticks=[], yticks=[], title=f"D = {size}")

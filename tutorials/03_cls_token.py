@@ -208,8 +208,9 @@ assert all(slopes.all() for slopes in cares[:-1])  # one block earlier: every to
 
 # %%
 figure, axes = plt.subplots(
-    1, len(cares) + 1, figsize=(10, 2.9), dpi=100, layout="constrained", num="who_the_loss_feels"
+    1, len(cares) + 1, figsize=(10, 2.9), dpi=100, layout="constrained"
 )
+figure.set_label("who_the_loss_feels")
 axes[0].imshow(images.to_image(x))
 axes[0].set_title("the photo")
 for layer, (ax, slopes) in enumerate(zip(axes[1:], cares, strict=True)):
@@ -277,7 +278,9 @@ def learn(read, train, test, epochs, lr):
     steps = -(-len(train) // 50)  # in one epoch
     adam, schedule = optim.AdamW(model.parameters(), lr), optim.warmup_cosine(epochs * steps, steps)
     print(f"\nread {read}, learning rate {lr}")
-    history = training.fit(model, train, test, epochs=epochs, batch_size=50, optimizer=adam, schedule=schedule)
+    history = training.fit(
+        model, train, test, epochs=epochs, batch_size=50, optimizer=adam, schedule=schedule, verbose=False
+    )
     return model, [row["test_accuracy"] for row in history]
 
 
@@ -343,7 +346,8 @@ assert fast["CLS"][-1] > 0.95 and fast["mean"][-1] > 0.9
 # is fine. The models that we load were trained with CLS, and so we read CLS.
 
 # %%
-figure, panels = plt.subplots(1, 3, figsize=(10, 3.6), dpi=100, layout="constrained", num="cls_or_mean", sharey=True)
+figure, panels = plt.subplots(1, 3, figsize=(10, 3.6), dpi=100, layout="constrained", sharey=True)
+figure.set_label("cls_or_mean")
 titles = "digits: evidence everywhere", "needle, learning rate 0.001", "needle, learning rate 0.004"
 for ax, curves, title in zip(panels, (digits, slow, fast), titles, strict=True):
     for read, accuracies in curves.items():
@@ -372,7 +376,8 @@ print(f"of its attention, the needle gets {share:.0%}; an even share is {1 / 17:
 assert found > 0.5 and share > 3 / 17
 
 # %%
-figure, axes = plt.subplots(2, 6, figsize=(10, 3.9), dpi=100, layout="constrained", num="cls_finds_the_needle")
+figure, axes = plt.subplots(2, 6, figsize=(10, 3.9), dpi=100, layout="constrained")
+figure.set_label("cls_finds_the_needle")
 for i, (above, below) in enumerate(axes.T):
     r, c = divmod(needle[i] - 1, 4)
     above.imshow(test.images[i, 0], "gray", extent=(0, 4, 4, 0))

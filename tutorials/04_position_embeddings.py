@@ -96,7 +96,8 @@ assert flat or abs(seen[1, 0] - seen[0, 0]).max() > 1e-3
 # On the right, each dot is one of CLS's 48 numbers: for the photo from left to right, for the shuffled one upwards.
 
 # %%
-figure, axes = plt.subplots(1, 3, figsize=(10, 3.7), dpi=100, layout="constrained", num="shuffled_photo")
+figure, axes = plt.subplots(1, 3, figsize=(10, 3.7), dpi=100, layout="constrained")
+figure.set_label("shuffled_photo")
 for ax, pixels, title in zip(axes, both, ("the photo", "its patches, shuffled"), strict=False):
     ax.imshow(images.to_image(pixels), extent=(0, 14, 14, 0))
     ax.set(title=title, xticks=range(15), yticks=range(15), xticklabels=[], yticklabels=[])
@@ -137,7 +138,8 @@ train, test = pairs(1000, 4, rng=0), pairs(250, 4, rng=1)
 print(len(train), "pictures to learn from,", len(test), "to be tested on, each", train.images.shape[1:])
 
 # %%
-figure, axes = plt.subplots(2, 5, figsize=(10, 4.4), dpi=100, layout="constrained", num="twins")
+figure, axes = plt.subplots(2, 5, figsize=(10, 4.4), dpi=100, layout="constrained")
+figure.set_label("twins")
 for number, ax in enumerate(axes.T.ravel()):  # a pair in each column
     ax.imshow(train.images[number, 0], "gray", extent=(0, 4, 4, 0))
     ax.set(title=train.class_names[train.labels[number]], xticks=range(5), yticks=range(5))
@@ -168,7 +170,9 @@ def learn(model, train=train, test=test, epochs=5):
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     adam = optim.AdamW(learned, lr=4e-3)
     schedule = optim.warmup_cosine(epochs * len(train) // 50, len(train) // 50)
-    history = training.fit(model, train, test, epochs=epochs, batch_size=50, optimizer=adam, schedule=schedule)
+    history = training.fit(
+        model, train, test, epochs=epochs, batch_size=50, optimizer=adam, schedule=schedule, verbose=False
+    )
     return [row["test_accuracy"] for row in history]
 
 
@@ -241,7 +245,8 @@ print(f"two pairs of places, each 2 down and 5 to the right: {here:.6f} and {the
 assert abs(here - there) < 1e-4
 
 # %%
-figure, axes = plt.subplots(2, 4, figsize=(10, 5.2), dpi=100, layout="constrained", num="sine_cosine")
+figure, axes = plt.subplots(2, 4, figsize=(10, 5.2), dpi=100, layout="constrained")
+figure.set_label("sine_cosine")
 for ax, number in zip(axes.ravel(), (0, 6, 12, 48, 96, 102, 108, 144), strict=True):
     part, k = divmod(number, 48)
     name = f"{('sin', 'cos')[part % 2]}({('row', 'column')[part // 2]} * {10000 ** (-k / 48):.2f})"
@@ -350,7 +355,8 @@ kinds = {
     "sine-cosine": library[0, 1:],
     "linear, trained": linear.vit.embeddings.linear(np.arange(1, 17, dtype=np.float32)[:, None]).data,
 }  # each (N, D)
-figure, axes = plt.subplots(1, 4, figsize=(10, 3.3), dpi=100, layout="constrained", num="position_similarity")
+figure, axes = plt.subplots(1, 4, figsize=(10, 3.3), dpi=100, layout="constrained")
+figure.set_label("position_similarity")
 for ax, (name, vectors) in zip(axes, kinds.items(), strict=True):
     vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     maps = np.full((4, 5, 4, 5), np.nan)  # a map of 4 x 4 in each cell, and a gap
@@ -415,7 +421,8 @@ curves["learnable, start 0"] = learn(zero)
 assert curves["learnable, start 0"][-1] > 0.95
 
 # %%
-figure, ax = plt.subplots(figsize=(10, 4.2), dpi=100, layout="constrained", num="with_and_without_positions")
+figure, ax = plt.subplots(figsize=(10, 4.2), dpi=100, layout="constrained")
+figure.set_label("with_and_without_positions")
 for name, accuracies in curves.items():
     style = "s--" if "start" in name else "o-"
     ax.plot(range(1, 6), accuracies, style, label=f"{name}: {accuracies[-1]:.1%}")
@@ -565,8 +572,9 @@ shown = {"14 x 14": wave, "24 x 24, interpolated": new[:, :, 35], "24 x 24, read
 
 widths = {"width_ratios": [1, 1, 1, 1.7]}
 figure, axes = plt.subplots(
-    1, 4, figsize=(10, 3.3), dpi=100, layout="constrained", num="interpolation", gridspec_kw=widths
+    1, 4, figsize=(10, 3.3), dpi=100, layout="constrained", gridspec_kw=widths
 )
+figure.set_label("interpolation")
 for ax, (title, number) in zip(axes, shown.items(), strict=False):
     ax.imshow(number, "RdBu_r", vmin=-1, vmax=1)
     ax.set(xticks=[], yticks=[])

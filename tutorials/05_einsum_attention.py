@@ -175,7 +175,8 @@ assert rows[-1, 0, 2] < rows[-1, 1, 2] / 100
 # makes no difference.
 
 # %%
-figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), dpi=100, layout="constrained", num="scale")
+figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), dpi=100, layout="constrained")
+figure.set_label("scale")
 for way, (name, color) in enumerate((("q k", "tab:red"), ("q k / sqrt(d)", "tab:blue"))):
     left.plot(sizes, rows[:, way, 0], "o-", color=color, label=name)
     right.plot(sizes, rows[:, way, 1], "o-", color=color, label=name)
@@ -247,7 +248,8 @@ assert counts == {PUBLISHED: 1, CORRECTED: T}
 # the patches that look like it. What is rare (an eye, a spire) stays sharp; what is common melts together.
 
 # %%
-figure, axes = plt.subplots(1, 3, figsize=(10, 3.8), dpi=100, layout="constrained", num="published_and_corrected")
+figure, axes = plt.subplots(1, 3, figsize=(10, 3.8), dpi=100, layout="constrained")
+figure.set_label("published_and_corrected")
 titles = ("the values: the photo", f'published "{PUBLISHED}"', f'corrected "{CORRECTED}"')
 for panel, picture, title in zip(axes, (values, published, corrected), titles, strict=True):
     picture = images.unpatchify(picture.reshape(T, 3, P, P), 224, 224)  # (C, H, W)

@@ -73,7 +73,8 @@ assert np.allclose(normalise(3 * x + 1), n, atol=1e-3)
 print(f"right half at a third of its light: the normalised patches differ by {abs(n_dimmed - n).max():.1e}")
 
 # %%
-figure, axes = plt.subplots(1, 3, figsize=(10, 3.7), dpi=100, layout="constrained", num="layer_norm")
+figure, axes = plt.subplots(1, 3, figsize=(10, 3.7), dpi=100, layout="constrained")
+figure.set_label("layer_norm")
 titles = "right half dimmed to a third", "its patches after the norm", "patches of the undimmed photo"
 for panel, tokens, title in zip(axes, (None, n_dimmed, n), titles, strict=True):
     picture = dimmed if tokens is None else images.unpatchify(tokens.reshape(T, 3, P, P), 224, 224) / 5 + 0.5
@@ -253,7 +254,8 @@ assert passes(ops.gelu) and passes(ops.gelu_tanh) and not passes(mixed_up)
 assert np.allclose(slope, slope_tanh, atol=2e-3)
 
 # %%
-figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), dpi=100, layout="constrained", num="gelu")
+figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), dpi=100, layout="constrained")
+figure.set_label("gelu")
 left.plot(points, np.maximum(points, 0), "--", color="0.6", label="ReLU")
 left.plot(points, exact, color="tab:blue", label="GELU (exact; tanh looks the same)")
 left.plot(points, slope, color="tab:orange", label="its derivative")
@@ -419,7 +421,8 @@ assert all(differing["pre-norm"][1] > 2 * differing[name][1] for name in sizes i
 assert all(alike["pre-norm"][-1] < alike[name][-1] for name in alike if name != "pre-norm")
 
 # %%
-figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.4), dpi=100, layout="constrained", num="gradient_by_depth")
+figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.4), dpi=100, layout="constrained")
+figure.set_label("gradient_by_depth")
 for name, color in zip(stacks, ("tab:blue", "tab:orange", "tab:red"), strict=True):
     left.plot(sizes[name], color=color, label=name)
     left.plot(differing[name], "--", color=color, linewidth=1)

@@ -296,7 +296,8 @@ print(f"in the ledger the scores cost more from {first} pixels on")
 assert meeting == 4608 and first - 32 <= 16 * math.sqrt(meeting - 1) <= first
 
 # %%
-figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.6), dpi=100, layout="constrained", num="ledger")
+figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.6), dpi=100, layout="constrained")
+figure.set_label("ledger")
 at = np.arange(len(rows))
 for column, unit, of, color, shift in (
     (3, "parameters", f"{total / 1e6:.1f} million", "tab:blue", -0.2),
@@ -356,7 +357,8 @@ for i, (_, likeness) in shown.items():
 # arrives. It travels along the residual road: each block only *adds* to what is there.
 
 # %%
-figure, axes = plt.subplots(2, 3, figsize=(10, 7.2), dpi=100, layout="constrained", num="hidden_states")
+figure, axes = plt.subplots(2, 3, figsize=(10, 7.2), dpi=100, layout="constrained")
+figure.set_label("hidden_states")
 axes[0, 0].imshow(images.to_image(pixels))
 axes[0, 0].set_title("the photo")
 for panel, (i, (along, likeness)) in zip(axes.ravel()[1:], shown.items(), strict=True):

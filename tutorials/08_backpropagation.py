@@ -258,7 +258,8 @@ assert [order[-1][1] for order in found.values()] == [2, 18, 18]
 places = {"a": (0, 0), "b": (0, 1), "c": (1, 2), "end": (0, 3)}
 made = {"a": "a = 2", "b": "b = a + a = 4", "c": "c = b * b = 16", "end": "end = b + c = 20"}
 roads = [("a", "b", 0.25), ("a", "b", -0.25), ("b", "c", 0.15), ("b", "c", -0.15), ("b", "end", 0), ("c", "end", 0)]
-figure, axes = plt.subplots(1, 2, figsize=(10, 5.2), dpi=100, num="order_of_the_walk", layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(10, 5.2), dpi=100, layout="constrained")
+figure.set_label("order_of_the_walk")
 for ax, title in zip(axes, ("breadth_first, b + c", "tape_backwards, b + c"), strict=True):
     boxes = {}
     for turn, (name, gradient) in enumerate(found[title], 1):
@@ -528,7 +529,8 @@ for step in range(201):
 assert losses[-1] < losses[50] < losses[0]
 
 # %%
-figure, axes = plt.subplots(1, 5, figsize=(10, 2.75), dpi=100, num="learning_to_paint", layout="constrained")
+figure, axes = plt.subplots(1, 5, figsize=(10, 2.75), dpi=100, layout="constrained")
+figure.set_label("learning_to_paint")
 for ax, (step, colours) in zip(axes, paintings.items(), strict=False):
     ax.imshow(images.to_image(colours.T.reshape(3, side, side)))
     ax.set_title(f"step {step}\nloss {losses[step]:.3f}")
@@ -575,7 +577,8 @@ assert errors["float64"][6] < 1e-7  # eps = 1e-6, which gradcheck takes
 assert min(errors["float32"]) > 1000 * min(errors["float64"])
 
 # %%
-figure, ax = plt.subplots(figsize=(10, 4.2), dpi=100, num="size_of_the_step", layout="constrained")
+figure, ax = plt.subplots(figsize=(10, 4.2), dpi=100, layout="constrained")
+figure.set_label("size_of_the_step")
 for name, color in (("float32", "tab:orange"), ("float64", "tab:blue")):
     ax.loglog(sizes_of_step, errors[name], "o-", color=color, label=name)
 ax.axvline(1e-6, color="0.5", linestyle="--", label="gradcheck's step, in float64")
@@ -718,7 +721,8 @@ assert 1e-5 < worst < 5e-3
 
 # %%
 titles = ("a factor is missing", "the sign is wrong", "transposed", "a term is missing", "nearly right")
-figure, axes = plt.subplots(1, 5, figsize=(10, 3), dpi=100, num="five_wrong_backwards", layout="constrained")
+figure, axes = plt.subplots(1, 5, figsize=(10, 3), dpi=100, layout="constrained")
+figure.set_label("five_wrong_backwards")
 for ax, (name, found), title in zip(axes, caught.items(), titles, strict=True):
     limit = 1.1 * max(abs(found.numeric).max(), abs(found.backward).max())
     ax.plot([-limit, limit], [-limit, limit], "--", color="0.6")

@@ -12,9 +12,7 @@
 # Axes: B batch, C channels, H W pixels, P patch side, N patches, T = N + 1 tokens, D hidden size, K classes.
 
 # %%
-import contextlib
 import dataclasses
-import io
 import math
 
 import matplotlib.pyplot as plt
@@ -41,7 +39,8 @@ assert (len(train), len(test)) == (898, 899)
 assert pixel_values.shape == (10, 1, 8, 8)  # (B, C, H, W)
 
 # %%
-figure, axes = plt.subplots(2, 5, num="digits", figsize=(10, 4.4), layout="constrained")
+figure, axes = plt.subplots(2, 5, figsize=(10, 4.4), layout="constrained")
+figure.set_label("digits")
 for ax, pixels, label in zip(axes.ravel(), pixel_values, labels, strict=True):
     ax.imshow(images.to_image(pixels), cmap="gray", extent=(0, 8, 8, 0))
     ax.vlines(4, 0, 8, "deepskyblue")
@@ -234,7 +233,8 @@ print(f"how sure it is, on average: {sure[right].mean():.2f} where it is right, 
 assert sure[right].mean() > sure[~right].mean()
 
 # %%
-figure, axes = plt.subplots(3, 6, num="mistakes", figsize=(10, 5.8), layout="constrained")
+figure, axes = plt.subplots(3, 6, figsize=(10, 5.8), layout="constrained")
+figure.set_label("mistakes")
 for ax in axes.ravel():
     ax.set_axis_off()
 for ax, i in zip(axes.ravel(), wrong, strict=False):
@@ -263,8 +263,7 @@ def nearest_neighbour(few):
 def from_scratch(few, affine):
     model = new_model(0)
     epochs = 200 // math.ceil(len(few) / plan.batch_size)
-    with contextlib.redirect_stdout(io.StringIO()):  # its line for each epoch is not wanted here
-        dataclasses.replace(plan, epochs=epochs, affine=affine).fit(model, few, rng=0)
+    dataclasses.replace(plan, epochs=epochs, affine=affine).fit(model, few, rng=0, verbose=False)
     return [training.evaluate(model, data).accuracy for data in (few, test)]
 
 
@@ -304,7 +303,8 @@ print(f"with all {len(train)} pictures: our reader {final.accuracy:.4f}, nearest
 assert final.accuracy > everything - 0.01
 
 # %%
-figure, ax = plt.subplots(num="little_data", figsize=(10, 5.5), layout="constrained")
+figure, ax = plt.subplots(figsize=(10, 5.5), layout="constrained")
+figure.set_label("little_data")
 ends = np.append(counts, len(train) / 10)
 ax.plot(ends, [*nearest, everything], "s--", color="0.5", label="nearest neighbour: nothing is learned")
 ax.plot(ends, [*augmented, final.accuracy], "o-", color="tab:green", label="ViT, augmented (all: 30 epochs)")

@@ -13,9 +13,7 @@
 # Axes: B batch, C channels, H W pixels, P patch side, N patches, T = N + 1 tokens, D hidden size, K classes.
 
 # %%
-import contextlib
 import dataclasses
-import io
 import warnings
 
 import matplotlib.pyplot as plt
@@ -67,7 +65,8 @@ assert len(many) == 8 * len(old) and len(many.class_names) == 40
 
 # %%
 four = np.flatnonzero(old.labels == 4)[0]
-figure, axes = plt.subplots(2, 4, num="eight_ways", figsize=(10, 5.4), layout="constrained")
+figure, axes = plt.subplots(2, 4, figsize=(10, 5.4), layout="constrained")
+figure.set_label("eight_ways")
 for way, ax in enumerate(axes.ravel()):
     pixel_values, labels = many.batch([way * len(old) + four])
     ax.imshow(images.to_image(pixel_values[0]), cmap="gray")
@@ -167,8 +166,7 @@ def start(way, seed):
 
 def race(model, few, steps, seed, lr=2e-3):
     """Accuracy in the exam after so many steps, each with all of the few pictures."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        dataclasses.replace(plan, epochs=steps, batch_size=64, lr=lr).fit(model, few, rng=seed)
+    dataclasses.replace(plan, epochs=steps, batch_size=64, lr=lr).fit(model, few, rng=seed, verbose=False)
     return training.evaluate(model, exam).accuracy
 
 
@@ -233,7 +231,8 @@ assert probes_lead[-1] < probes_lead[0] - 0.03
 #   probe 0.59: nothing gained. To tell these five apart a body need not see what tells the other five apart.
 
 # %%
-figure, (left, right) = plt.subplots(1, 2, num="race", figsize=(10, 4.8), sharey=True, layout="constrained")
+figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.8), sharey=True, layout="constrained")
+figure.set_label("race")
 for (way, accuracies), color in zip(results.items(), ("tab:green", "tab:blue", "tab:orange"), strict=True):
     low, high = accuracies.min(0), accuracies.max(0)
     left.fill_between(counts, low, high, color=color, alpha=0.15, linewidth=0)
@@ -324,7 +323,8 @@ print(f"12 x 12 pixels, one epoch: interpolated and finetuned {finetuned:.3f}, f
 assert finetuned > mixed[2] and finetuned > fresh + 0.2
 
 # %%
-figure, ax = plt.subplots(num="larger_input", figsize=(10, 5), layout="constrained")
+figure, ax = plt.subplots(figsize=(10, 5), layout="constrained")
+figure.set_label("larger_input")
 ax.plot(sizes, mixed, "o-", color="tab:green", label="positions interpolated, nothing learned")
 ax.plot(sizes, naive, "o-", color="0.5", label="rows used again, nothing learned")
 ax.plot(12, finetuned, "*", color="tab:green", markersize=16, label="interpolated, then one epoch")

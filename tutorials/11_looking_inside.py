@@ -168,7 +168,8 @@ shown = {
     "half dropped: right": rollout(dropped, over_keys),
     "keepdims forgotten: wrong": rollout(dropped, keepdims_forgotten),
 }
-figure, axes = plt.subplots(1, 5, figsize=(10, 3.2), dpi=100, layout="constrained", num="rollout")
+figure, axes = plt.subplots(1, 5, figsize=(10, 3.2), dpi=100, layout="constrained")
+figure.set_label("rollout")
 axes[0].imshow(images.to_image(x[one]), cmap="gray")
 axes[0].set_title(f"the digit, label {label}", fontsize=10)
 for ax, (name, way) in zip(axes[1:], shown.items(), strict=True):
@@ -207,7 +208,8 @@ assert np.ptp(near["trained"][0]) > 1.5 * np.ptp(near["untrained"][0])
 assert near["trained"].min() == near["trained"][0].min()  # the nearest of all looks is in the first layer
 
 # %%
-figure, ax = plt.subplots(figsize=(10, 4.2), dpi=100, layout="constrained", num="attention_distance")
+figure, ax = plt.subplots(figsize=(10, 4.2), dpi=100, layout="constrained")
+figure.set_label("attention_distance")
 for shift, (name, values) in zip((-0.12, 0.12), near.items(), strict=True):
     layer = np.repeat(np.arange(1, L + 1) + shift, h)
     ax.scatter(layer, values.ravel(), label=name, color="0.6" if name == "untrained" else "tab:blue")
@@ -281,7 +283,8 @@ assert np.ptp(by_layer[0], axis=0).max() < 1e-4  # before layer 1, CLS has seen 
 assert accuracy[0] < 0.2 < 0.4 < accuracy[1] and accuracy[-1] > 0.8
 
 # %%
-figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), dpi=100, layout="constrained", num="logit_lens")
+figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), dpi=100, layout="constrained")
+figure.set_label("logit_lens")
 axes[0].plot(range(L + 1), accuracy, "o-")
 axes[0].set(xticks=range(L + 1), ylim=(0, 1), xlabel="after layer", ylabel="share of right answers", title="300 digits")
 drawn = axes[1].imshow(p[:, one], "viridis", vmin=0, vmax=1, aspect="auto")
@@ -326,7 +329,8 @@ assert (together < 0.999).sum() == 12  # no two of them are the same map
 assert not np.allclose(lens.occlusion(model, x[one], other), grey, atol=0.1)
 
 # %%
-figure, axes = plt.subplots(1, 5, figsize=(10, 3.1), dpi=100, layout="constrained", num="three_answers")
+figure, axes = plt.subplots(1, 5, figsize=(10, 3.1), dpi=100, layout="constrained")
+figure.set_label("three_answers")
 axes[0].imshow(images.to_image(x[one]), cmap="gray", extent=(0, 4, 4, 0))
 axes[0].set_title(f"the digit, label {label}", fontsize=10)
 limit = max(abs(grey).max(), abs(black).max())
@@ -371,7 +375,8 @@ assert worth.argmax() < h  # the dearest is in the first layer
 assert first_out > 3 * worth.max() and first_out > all_out
 
 # %%
-figure, ax = plt.subplots(figsize=(10, 3.6), dpi=100, layout="constrained", num="head_importance")
+figure, ax = plt.subplots(figsize=(10, 3.6), dpi=100, layout="constrained")
+figure.set_label("head_importance")
 drawn = ax.imshow(worth, "RdBu_r", vmin=-abs(worth).max(), vmax=abs(worth).max())
 for layer, of_head in np.ndindex(worth.shape):
     color = "white" if abs(worth[layer, of_head]) > 0.7 * abs(worth).max() else "black"

@@ -257,7 +257,8 @@ bars = {
     "tiled: four encoders\neverything, forward and backward": peak,
     "tiled: one tile of scores\nthat fits into the cache": 4 * TILE,
 }
-figure, panel = plt.subplots(figsize=(10, 4), dpi=100, layout="constrained", num="memory")
+figure, panel = plt.subplots(figsize=(10, 4), dpi=100, layout="constrained")
+figure.set_label("memory")
 colours = ["tab:red", "tab:red", "tab:blue", "tab:red"]
 drawn = panel.barh(list(bars), [size / 1e9 for size in bars.values()], color=colours)
 panel.bar_label(drawn, [f"{size / 1e6:,.0f} MB" for size in bars.values()], padding=4)
@@ -291,7 +292,8 @@ print("within one hundredth of their length of the last one")
 assert likeness > 0.999 and (far[1000:] < 0.01 * np.linalg.norm(y.data[-1])).all()
 
 # %%
-figure, axes = plt.subplots(2, 2, figsize=(10, 9.2), dpi=100, layout="constrained", num="where_the_photo_went")
+figure, axes = plt.subplots(2, 2, figsize=(10, 9.2), dpi=100, layout="constrained")
+figure.set_label("where_the_photo_went")
 axes[0, 0].imshow(images.to_image(pixels))
 axes[0, 0].set_title("the photo")
 shown = (
@@ -327,7 +329,8 @@ assert -1.1 < power < -0.9
 assert not source.grad[:, side * P :].any() and not source.grad[:, :, side * P :].any()
 
 # %%
-figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), dpi=100, layout="constrained", num="late_patches")
+figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), dpi=100, layout="constrained")
+figure.set_label("late_patches")
 left.loglog(n, position_part, color="tab:red", label="its position, n * w + b")
 left.loglog(n, patch_part, ".", color="tab:blue", markersize=2, label="the patch, through the convolution")
 left.set(title="What a token is made of", ylabel="length")
