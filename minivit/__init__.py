@@ -2,9 +2,10 @@
 
 import importlib
 
-from . import autograd, checkpoint, errors, nn, notebook, ops, optim, training, vit
+from . import autograd, checkpoint, errors, nn, notebook, ops, optim, threads, training, vit
 from .autograd import Tensor, differentiable, no_grad
 from .gradcheck import gradcheck
+from .threads import get_num_threads, set_num_threads
 
 __version__ = "0.1.0"
 
@@ -18,12 +19,15 @@ __all__ = [
     "checkpoint",
     "differentiable",
     "errors",
+    "get_num_threads",
     "gradcheck",
     "nn",
     "no_grad",
     "notebook",
     "ops",
     "optim",
+    "set_num_threads",
+    "threads",
     "training",
     "vit",
     *_LAZY,

@@ -22,6 +22,7 @@ def drawn(rng, leading, queries, keys, size, value_size=None):
 def tile(request, monkeypatch):
     """All heads at once; three heads of 4 x 5 and of 23 scores; a few queries; a single query."""
     monkeypatch.setattr(ROOM, "TILE", request.param)
+    monkeypatch.setattr(ROOM, "ROWS", 1)
     return request.param
 
 
@@ -53,12 +54,19 @@ def test_the_gradient_with_dropout(shape, tile, rng):
 
 
 def test_the_tiles_cover_every_score_once(tile):
-    for heads, queries, keys in ((1, 1, 1), (7, 4, 5), (3, 11, 6), (4, 3, 23)):
-        covered = np.zeros((heads, queries), int)
-        for rows in ROOM._tiles(heads, queries, keys):
-            covered[rows] += 1
-            assert covered[rows].size * keys <= max(tile, keys)
+    for B, h, queries, keys in ((1, 1, 1, 1), (2, 7, 4, 5), (5, 3, 11, 6), (4, 4, 3, 23), (50, 2, 2, 3)):
+        covered = np.zeros((B, h, queries), int)
+        groups, rows = ROOM._tiles(B, h, queries, keys)
+        for group in groups:
+            for some in rows:
+                covered[(*group, some)] += 1
+                assert covered[(*group, some)].size * keys <= max(tile, keys)
         assert (covered == 1).all()
+
+
+def test_a_tile_has_queries_enough_to_be_worth_a_product():
+    groups, rows = ROOM._tiles(1, 8, 5477, 5477)
+    assert len(groups) == 8 and min(some.stop - some.start for some in rows) >= 0.9 * ROOM.ROWS
 
 
 def test_the_formula_by_hand(rng):

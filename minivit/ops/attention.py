@@ -7,13 +7,16 @@ import math
 
 import numpy as np
 
+from .. import threads
 from ..autograd import differentiable
 from ..errors import MinivitError, ShapeError
 from .dropout import dropout
 from .einsum import einsum, matmul
 from .softmax import softmax
 
-TILE = 2**20  # numbers in one tile of scores: 4 MB in float32, about what the caches of one core hold
+TILE = 2**16  # scores in one tile: 256 KB in float32, which the cache of one core holds twice
+ROWS = 128  # queries in a tile at least, where there are as many: a product with fewer does not pay for its packing
+SAFE = 60.0  # a score this far from 0 needs no shift: exp(60) = 1e26, and float32 goes to 1e38
 
 
 def attention(q, k, v, dropout_p=0.0, rng=None, head_mask=None):
@@ -45,61 +48,88 @@ def scaled_dot_product_attention(q, k, v, dropout_p=0.0, rng=None):
     Source: Dao et al. 2022, "FlashAttention", section 3.1 and appendix B.
     """
     _check(q, k, v)
-    shapes = q.shape, k.shape, v.shape
-    q, k, v = (x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:]) for x in (q, k, v))  # (heads, tokens, d)
-    scale = 1 / math.sqrt(q.shape[-1])
-    tiles = _tiles(len(q), q.shape[1], k.shape[1])
     if dropout_p and rng is None:
         raise MinivitError("attention", "dropout_p without rng.", rule="chance comes from a Generator or a seed.")
     seed = np.random.default_rng(rng).integers(2**63) if dropout_p else None
-    dtype = np.result_type(q, k, v, np.float32)
-    y = np.empty((*q.shape[:2], v.shape[2]), dtype)  # (heads, q, d)
-    log_sum = np.empty((*q.shape[:2], 1), dtype)  # (heads, q, 1)
+    shapes, dtype = (q.shape, k.shape, v.shape), np.result_type(q, k, v, np.float32)
+    q, k, v = (x.astype(dtype, copy=False).reshape(_four(x.shape)) for x in (q, k, v))  # (B, h, tokens, d)
+    scale = 1 / math.sqrt(q.shape[3])
+    groups, rows = _tiles(*q.shape[:3], k.shape[2])
+    y = np.empty_like(q, shape=(*q.shape[:3], v.shape[3]))  # lies in memory as q does, whose heads may be side by side
+    log_sum = np.empty((*q.shape[:3], 1), dtype)  # (B, h, q, 1)
 
-    def keep(number, p):  # the dropout mask of a tile, the same in both directions without being stored
-        return dropout.__wrapped__(np.ones_like(p), dropout_p, [seed, number])[0]
+    def keep(number, row, p):  # the dropout mask of a tile, the same in both directions without being stored
+        return dropout.__wrapped__(np.ones_like(p), dropout_p, [seed, number, row])[0]
 
-    for number, (heads, rows) in enumerate(tiles):
-        p = (q[heads, rows] * dtype.type(scale)) @ k[heads].swapaxes(1, 2)  # (heads, q, k)
-        largest = p.max(-1, keepdims=True)
-        np.exp(np.subtract(p, largest, out=p), out=p)
-        denominator = p.sum(-1, keepdims=True)
-        log_sum[heads, rows] = largest + np.log(denominator)
-        if dropout_p:
-            p *= keep(number, p)
-        y[heads, rows] = p @ v[heads] / denominator
+    def forward(number):
+        heads = groups[number]
+        for row, some in enumerate(rows):
+            at = (*heads, some)
+            p = (q[at] * scale) @ k[heads].swapaxes(2, 3)  # (B, h, q, k)
+            shift = np.zeros((), dtype)
+            if max(p.max(), -p.min()) > SAFE:
+                shift = p.max(-1, keepdims=True)  # (B, h, q, 1)
+                p -= shift
+            np.exp(p, out=p)
+            denominator = p @ np.ones((p.shape[3], 1), dtype)  # (B, h, q, 1), their sum: BLAS is fast at that
+            log_sum[at] = np.log(denominator) + shift
+            if dropout_p:
+                p *= keep(number, row, p)
+            y[at] = p @ v[heads]
+            y[at] /= denominator
+
+    threads.run(forward, range(len(groups)))
 
     def backward(dy):
         dy = dy.reshape(y.shape)
-        delta = (dy * y).sum(-1, keepdims=True)  # (heads, q, 1)
-        dq, dk, dv = np.empty(q.shape, dtype), np.zeros(k.shape, dtype), np.zeros(v.shape, dtype)
-        for number, (heads, rows) in enumerate(tiles):
-            q_scaled = q[heads, rows] * dtype.type(scale)
-            p = q_scaled @ k[heads].swapaxes(1, 2)  # (heads, q, k)
-            np.exp(np.subtract(p, log_sum[heads, rows], out=p), out=p)
-            dp = dy[heads, rows] @ v[heads].swapaxes(1, 2)  # (heads, q, k)
-            if dropout_p:
-                mask = keep(number, p)
-                dv[heads] += (p * mask).swapaxes(1, 2) @ dy[heads, rows]
-                dp *= mask
-            else:
-                dv[heads] += p.swapaxes(1, 2) @ dy[heads, rows]
-            dp -= delta[heads, rows]
-            dp *= p  # now ds
-            dq[heads, rows] = dp @ k[heads] * scale
-            dk[heads] += dp.swapaxes(1, 2) @ q_scaled
+        delta = np.vecdot(dy, y)[..., None]  # (B, h, q, 1)
+        dq, dk, dv = np.empty_like(q), np.zeros_like(k), np.zeros_like(v)
+
+        def of_group(number):
+            heads = groups[number]
+            for row, some in enumerate(rows):
+                at = (*heads, some)
+                q_scaled = q[at] * scale
+                p = q_scaled @ k[heads].swapaxes(2, 3)  # (B, h, q, k)
+                np.exp(np.subtract(p, log_sum[at], out=p), out=p)
+                dp = dy[at] @ v[heads].swapaxes(2, 3)  # (B, h, q, k)
+                if dropout_p:
+                    mask = keep(number, row, p)
+                    dv[heads] += (p * mask).swapaxes(2, 3) @ dy[at]
+                    dp *= mask
+                else:
+                    dv[heads] += p.swapaxes(2, 3) @ dy[at]
+                dp -= delta[at]
+                dp *= p  # now ds
+                np.multiply(dp @ k[heads], scale, out=dq[at])
+                dk[heads] += dp.swapaxes(2, 3) @ q_scaled
+
+        threads.run(of_group, range(len(groups)))
         return tuple(x.reshape(shape) for x, shape in zip((dq, dk, dv), shapes, strict=True))
 
-    return y.reshape(*shapes[0][:-1], y.shape[-1]), backward
+    return y.reshape(*shapes[0][:-1], y.shape[3]), backward
 
 
-def _tiles(heads, queries, keys):
-    """Slices of heads and of queries, so that each tile has about TILE scores: whole heads where they fit."""
-    rows = max(1, min(queries, TILE // max(keys, 1)))
-    several = max(1, TILE // max(queries * keys, 1)) if rows == queries else 1
-    return [
-        (slice(i, i + several), slice(j, j + rows)) for i in range(0, heads, several) for j in range(0, queries, rows)
-    ]
+def _four(shape):
+    """The shape (..., tokens, d) as (B, h, tokens, d), whatever the leading axes."""
+    leading = (1, 1, *shape[:-2])
+    return (math.prod(leading[:-1]), leading[-1], *shape[-2:])
+
+
+def _tiles(B, h, queries, keys):
+    """Groups of images and heads, a pair of slices each, and slices of queries; a group with a slice is a tile.
+
+    A tile has about TILE scores: many heads, where each has few scores, or some queries of one head. A group is worked
+    off by one thread, which alone adds to the gradients of its keys and values.
+    """
+    if not B * h * queries:
+        return [], []
+    length = max(1, min(queries, max(ROWS, TILE // max(keys, 1))))  # of a slice of queries
+    rows = threads.cut(queries, -(-queries // length))
+    several = max(1, TILE // max(length * keys, 1))  # heads in a tile
+    if several < h:
+        return [(slice(b, b + 1), heads) for b in range(B) for heads in threads.cut(h, -(-h // several))], rows
+    return [(images, slice(None)) for images in threads.cut(B, -(-B // (several // h)))], rows
 
 
 def _check(q, k, v):

@@ -2,6 +2,9 @@
 
 import math
 
+import numpy as np
+
+from .. import threads
 from ..autograd import differentiable
 from ..errors import ShapeError
 
@@ -17,16 +20,16 @@ def linear(x, weight, bias=None):
         came = f"x {x.shape}, weight {weight.shape}" + ("" if bias is None else f", bias {bias.shape}")
         raise ShapeError("linear", f"{came} do not fit.", rule="x (..., in), weight (out, in), bias (out,)")
     rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])  # (rows, in): one product for the whole batch
-    y = rows @ weight.T  # (rows, out)
+    y = threads.matmul(rows, weight.T)  # (rows, out)
     if bias is not None:
         y += bias
 
     def backward(dy):
         dy = dy.reshape(len(rows), len(weight))  # (rows, out)
-        dx = (dy @ weight).reshape(x.shape)
-        dweight = dy.T @ rows
+        dx = threads.matmul(dy, weight).reshape(x.shape)
+        dweight = threads.matmul(dy.T, rows)
         if bias is None:
             return dx, dweight
-        return dx, dweight, dy.sum(0)
+        return dx, dweight, np.ones(len(dy), dy.dtype) @ dy
 
     return y.reshape(*x.shape[:-1], len(weight)), backward

@@ -1,0 +1,166 @@
+"""Threads and blocks: the one place that knows how many cores there are, and what fits into the cache of one.
+
+NumPy works an array off on one core, and a formula of ten steps goes ten times through memory. So an op gives `run` its
+work on some rows, as a function, and `blocks` of rows that stay in the cache from the first step of the formula to the
+last. NumPy lets other threads go on while it computes, so the blocks are shared out to all cores. Matrix products are
+shared out in the same way; NumPy's own library for them (OpenBLAS) is held at one thread meanwhile, since two that want
+all cores stand in each other's way.
+
+How the work is cut depends on its size alone, never on the number of threads. So every sum adds its numbers in the same
+order, and the results are the same bits with any number of threads.
+"""
+
+import collections
+import contextvars
+import functools
+import os
+import queue
+import threading
+
+import numpy as np
+
+from .errors import MinivitError
+
+BLOCK = 2**16  # numbers in a block, 256 KB in float32: much smaller ones cost more to hand over than they take
+PRODUCT = 2**22  # multiply-adds from which on a matrix product is shared out: about 0.1 ms on one core
+
+_threads = None  # how many, once somebody asked or said
+_tasks = queue.SimpleQueue()  # what idle workers wait for
+_workers = 0
+_lock = threading.Lock()
+_running = 0  # calls of `run` under way, in all threads
+_before = []  # the numbers of threads to give back to BLAS after the last of them
+
+
+def set_num_threads(n):
+    """Let the ops use n threads from now on, in the whole process; 1 switches threads off. As torch.set_num_threads.
+
+    Without this call they are as many as NumPy's matrix products would use: one a core, or what OPENBLAS_NUM_THREADS
+    or OMP_NUM_THREADS said when Python started. The results are the same bits with any number.
+    """
+    global _threads
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
+        raise MinivitError("set_num_threads", f"{n!r} is not a number of threads.", rule="a whole number, 1 or more.")
+    _threads = int(n)
+
+
+def get_num_threads():
+    """How many threads the ops use."""
+    if _threads is None:
+        set_num_threads(max((library.num_threads for library in _blas()), default=os.cpu_count() or 1))
+    return _threads
+
+
+def cut(n, parts):
+    """Cut range(n) into `parts` slices of about equal length, fewer where n is less."""
+    parts = max(1, min(n, parts))
+    return [slice(n * i // parts, n * (i + 1) // parts) for i in range(parts)]
+
+
+def blocks(rows, size=1):
+    """Cut `rows` rows of `size` numbers each into slices of at most about BLOCK numbers."""
+    return cut(rows, -(-rows * size // BLOCK))
+
+
+def run(work, parts):
+    """Call work(part) for every part, in any order and several at a time; return when all are done.
+
+    work writes its results where no other part writes. An exception in it is raised here, and parts may be left undone.
+    """
+    with _one_thread_for_blas():
+        helpers = min(get_num_threads(), len(parts)) - 1
+        todo, ended = collections.deque(parts), queue.SimpleQueue()
+        if helpers > 0:
+            _start_workers()
+        for _ in range(helpers):
+            _tasks.put((contextvars.copy_context(), work, todo, ended))
+        _share(work, todo, ended)
+        # a helper that has not woken up by now finds nothing to do, and nobody waits for it
+        errors = [error for error in (ended.get() for _ in parts) if error is not None]
+    if errors:
+        raise errors[0]
+
+
+def matmul(x, y, out=None):
+    """x @ y for two matrices, (m, k) @ (k, n) -> (m, n), cut along the longer side of the result."""
+    (m, k), n = x.shape, y.shape[1]
+    if out is None:
+        out = np.empty((m, n), np.result_type(x, y))
+    # BLAS packs the other matrix anew for each part, so a part has about 400 rows, or half of all if they are fewer
+    parts = cut(max(m, n), max(2, max(m, n) // 768 * 2) if m * k * n >= PRODUCT else 1)
+    if m >= n:
+        run(lambda rows: np.matmul(x[rows], y, out=out[rows]), parts)
+    else:
+        run(lambda columns: np.matmul(x, y[:, columns], out=out[:, columns]), parts)
+    return out
+
+
+def _share(work, todo, ended):
+    """Do parts until none is left. Each part gives `ended` one message: None, or the error after which none is done."""
+    error = None
+    while True:
+        try:
+            part = todo.popleft()
+        except IndexError:
+            return
+        try:
+            if error is None:
+                work(part)
+        except BaseException as raised:
+            error = raised
+        ended.put(error)
+
+
+def _worker():
+    while True:
+        context, *job = _tasks.get()
+        context.run(_share, *job)  # np.errstate and the like hold in all threads
+        del context, job  # let go of the arrays while waiting
+
+
+def _start_workers():
+    global _workers
+    with _lock:
+        while _workers < get_num_threads() - 1:
+            _workers += 1
+            threading.Thread(target=_worker, name=f"minivit-{_workers}", daemon=True).start()
+
+
+def _forked():
+    """A forked process has no threads but the one that forked it."""
+    global _tasks, _workers, _lock, _running
+    _tasks, _workers, _lock, _running = queue.SimpleQueue(), 0, threading.Lock(), 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
+@functools.cache
+def _blas():
+    """The libraries of matrix products in this process, as threadpoolctl controls them; none that it does not know."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(user_api="blas").lib_controllers
+
+
+class _one_thread_for_blas:
+    """`with`: matrix products inside run on one thread each; afterwards they have as many as before."""
+
+    def __enter__(self):
+        global _running
+        with _lock:
+            _running += 1
+            if _running == 1:
+                get_num_threads()  # asks BLAS, before it is held
+                _before[:] = [library.num_threads for library in _blas()]
+                for library in _blas():
+                    library.set_num_threads(1)
+
+    def __exit__(self, *_):
+        global _running
+        with _lock:
+            _running -= 1
+            if _running == 0:
+                for library, n in zip(_blas(), _before, strict=True):
+                    library.set_num_threads(n)
