@@ -385,7 +385,7 @@ distance = ((place[:, None] - place) ** 2).sum(2)  # (q, k)
 assert np.allclose(maps[1], softmax(-distance)) and np.allclose(maps.sum(2), 1)
 
 # %%
-asking = int(np.ptp(colour, axis=1).argmax())  # the patch that is furthest from grey
+asking = int((np.ptp(colour, axis=1) + v.std(1)).argmax())  # the patch furthest from grey; in a grey photo, of contrast
 figure = plots.attention_over_photo(images.to_image(pixels), maps[:, asking], grid, asking + 1)
 figure.suptitle("Three heads by hand: 1 asks for my colour, 2 for my neighbours, 3 for both, less strictly")
 figure.set_label("attention_maps")

@@ -488,12 +488,15 @@ for name in arrays:
 # The idea is the one you saw.
 #
 # And here is what arrived at the other end of the walk: for each pixel of the photo, how it moves the loss. The
-# model is untrained, so the picture knows nothing of the photo. But you can see the 16 patches: nearly the same
-# pattern of 8 x 8 pixels in each, because all of them went through the same matrix.
+# model is untrained, so the picture knows nothing of the photo. But look for the 16 patches: much the same pattern
+# of 8 x 8 pixels in each. All of them went through the same matrices, and in the end each counts 1 / 16.
 
 # %%
-arrived = images.unpatchify(ours["pixels"].grad.reshape(-1, 3, P, P), 32, 32)  # (C, H, W)
-assert (arrived != 0).all()
+arrived = ours["pixels"].grad  # (N, C P P)
+directions = arrived / np.linalg.norm(arrived, axis=1, keepdims=True)
+print(f"mean cosine of two patches' gradients: {(directions @ directions.T).mean():.2f}")
+assert (directions @ directions.T).mean() > 0.6
+arrived = images.unpatchify(arrived.reshape(-1, 3, P, P), 32, 32)  # (C, H, W)
 figure = plots.pixel_gradient(images.to_image(pixels), arrived)
 figure.suptitle("Our 60 lines walked from the loss back to the pixels")
 figure.set_label("gradient_at_the_pixels")
