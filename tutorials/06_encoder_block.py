@@ -8,7 +8,8 @@
 #
 # Teach: 40 minutes. Run: 2 seconds.
 #
-# Axes: B batch, P patch side, N patches, T tokens (here T = N), D hidden size, h heads, F MLP size
+# Axes: B batch, C channels, H W pixels, P patch side, N patches, T tokens (here T = N), D hidden size, h heads, F MLP
+# size, L blocks
 
 # %%
 import math
@@ -26,7 +27,7 @@ rng = np.random.default_rng(0)
 # ## Layer norm
 #
 # Take one token. Subtract its mean. Divide by its standard deviation. That is all: each token on its own, no other
-# token and no other picture takes part. Then a learned scale and a learned shift, one number for each place.
+# token and no other picture takes part. Then come a learned scale and a learned shift, one for each place.
 #
 # `eps` is a tiny number under the root, so that a token whose numbers are all equal does not divide by zero.
 
@@ -68,8 +69,8 @@ print("normalise(x) * weight + bias == nn.LayerNorm")
 dimmed = pixels.copy()
 dimmed[:, :, 112:] = dimmed[:, :, 112:] / 3
 n_dimmed = normalise(images.patchify(dimmed, P).reshape(T, D))  # (T, D)
-assert np.allclose(n_dimmed, n, atol=1e-3)
-assert np.allclose(normalise(3 * x + 1), n, atol=1e-3)
+assert np.allclose(n_dimmed, n, rtol=1e-3, atol=1e-3)  # not to the last digit: eps is not forgotten
+assert np.allclose(normalise(3 * x + 1), n, rtol=1e-3, atol=1e-3)
 print(f"right half at a third of its light: the normalised patches differ by {abs(n_dimmed - n).max():.1e}")
 
 # %%
@@ -138,8 +139,8 @@ print("four steps == one line == the tape of small ops == finite differences")
 
 # %% [markdown]
 # Look at that line once more. It takes dn and subtracts two things: its mean, and its share along n. What is left
-# is orthogonal to (1, 1, ..., 1) and to n. That must be so. Moving x along these two directions makes it brighter
-# or gives it more contrast, and layer norm forgets both. What is forgotten gets no gradient.
+# is orthogonal to (1, 1, ..., 1) and, if eps is 0, to n. That must be so. Moving x along these two directions makes it
+# brighter or gives it more contrast, and layer norm forgets both. What is forgotten gets no gradient.
 
 # %%
 exact = Tensor(small, requires_grad=True)
@@ -150,11 +151,12 @@ print(f"dx along (1, ..., 1): {abs(along_ones).max():.0e}, along n: {abs(along_n
 assert np.allclose(along_ones, 0, atol=1e-12) and np.allclose(along_n, 0, atol=1e-12)
 
 # %% [markdown]
-# ## Why its gradient vanishes under a sum
+# ## Why does layer norm's gradient vanish under a sum?
 #
-# Learners meet this when they test a layer norm of their own. They write `layer_norm(x).sum().backward()`, and the
-# gradient is zero. Is it broken? No. The normalised token has the mean 0, whatever x is. So the sum is always 0, and
-# what never changes has the slope 0. The sum of the squares is always D, so it does not help either.
+# Learners meet this when they test a layer norm of their own, its weight still 1 and its bias 0. They write
+# `layer_norm(x).sum().backward()`, and the gradient is zero. Is it broken? No. The normalised token has the mean 0,
+# whatever x is. So the sum is always 0, and what never changes has the slope 0. The sum of the squares is always D, so
+# it does not help either.
 #
 # It is a bad test, then: a backward that does nothing at all passes it. Give every output a weight of its own, drawn
 # at random. That is the *random cotangent*, and it is what gradcheck does.
@@ -168,8 +170,8 @@ for name, loss in (("sum of n", lambda n: n.sum()), ("sum of n squared", lambda 
 
 # %% [markdown]
 # Five backwards for layer norm, one right and four wrong. Each is tested twice: under a sum, and under a random
-# cotangent. The one without the mean is no joke: it stands in two published courses, whose tests ask only whether
-# the gradient is there and not tiny.
+# cotangent. The last two are no joke. Teaching code has been published that takes the mean or the deviation from the
+# plain array, where no gradient can follow.
 
 # %%
 backwards = {
@@ -206,14 +208,14 @@ for name, formula in backwards.items():
     said = ["passes" if passed else "caught" for passed in found[name]]
     print(f"{name:30}{said[0]:>14}{said[1]:>20}")
 assert [random for _, random in found.values()] == [True, False, False, False, False]
-assert sum(under_sum for under_sum, _ in found.values()) == 4  # three of the four wrong ones pass
+assert [under_sum for under_sum, _ in found.values()] == [True, True, True, True, False]
 
 # %% [markdown]
 # ## GELU
 #
 # Between the two linear layers of the MLP stands a bend. ReLU is `x` or 0: a switch. GELU is x times a probability:
-# the chance that a normally distributed number is below x. For large x it is x, for very negative x it is 0, and in
-# between it is smooth, with a small dip below zero.
+# the chance that a normally distributed number is below x. For large x it is nearly x, for very negative x nearly 0,
+# and in between it is smooth, with a small dip below zero.
 #
 # The chance needs the error function: `Phi(x) = (1 + erf(x / sqrt(2))) / 2`. A cheaper formula with a tanh was
 # published beside it, and some checkpoints were trained with that one. They are not the same function.
@@ -251,7 +253,7 @@ ops.gelu_tanh(leaf).backward(np.ones_like(points))
 slope_tanh = leaf.grad
 print(f"largest difference of the two derivatives: {abs(slope - slope_tanh).max():.1e}")
 assert passes(ops.gelu) and passes(ops.gelu_tanh) and not passes(mixed_up)
-assert np.allclose(slope, slope_tanh, atol=2e-3)
+assert abs(slope - slope_tanh).max() < 1e-3
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), dpi=100, layout="constrained")
@@ -333,8 +335,8 @@ print(f"switched off, pre-norm changes x by {abs(y.data - x).max():.1f}, the not
 assert np.allclose(theirs(Tensor(x)).data, normalise(normalise(x, 1e-5), 1e-5))
 
 # %% [markdown]
-# Second: switched on again, the notebook's block cannot tell `3 x + 5` from `x`. Layer norm forgets them, and no
-# road leads past it. So along those two directions no gradient comes back, from any depth.
+# Second: switched on again, the notebook's block can hardly tell `3 x + 5` from `x`. Layer norm forgets the 3 and the
+# 5, and no road leads past it. So along (1, 1, ..., 1) no gradient comes back, from any depth.
 
 # %%
 for part, arrays in zip(switched_off, kept, strict=True):
@@ -415,10 +417,10 @@ for name, (size, different, _) in stacks.items():
 
 # %%
 sizes, differing, alike = ({name: stack[i] for name, stack in stacks.items()} for i in range(3))
-assert all(sizes["pre-norm"][1] > 2 * sizes[name][1] for name in sizes if name != "pre-norm")
-assert sizes["pre-norm"].min() > 0.5
-assert all(differing["pre-norm"][1] > 2 * differing[name][1] for name in sizes if name != "pre-norm")
-assert all(alike["pre-norm"][-1] < alike[name][-1] for name in alike if name != "pre-norm")
+assert sizes["pre-norm"].min() > 0.95 and differing["pre-norm"].min() > 0.9
+for name in ("same parts, notebook's roads", "the notebook's block"):
+    assert differing[name].min() < differing["pre-norm"].min() / 3
+    assert 1 - alike[name][-1] < 0.2 * (1 - alike["pre-norm"][-1])
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.4), dpi=100, layout="constrained")
@@ -442,8 +444,8 @@ plt.show()
 # %% [markdown]
 # Read the left picture from right to left, as the gradient goes. With the main road free, all of it passes every
 # block, and each block adds its own part: it does not fall below what was sent in. With a norm on the road, each
-# block adds, and then divides by the new size. What attention adds is nearly the same for all tokens, so that part
-# of the gradient is kept, and the part that differs from token to token (dashed) is divided away.
+# block adds, and then divides by the new size. Attention averages, so the gradient that it adds is nearly the same for
+# all tokens. That part holds out; the part that differs from token to token (dashed) is divided away.
 #
 # The right picture is the same story, forward. Attention averages tokens. On the free road every token also keeps
 # itself. Where the road is squeezed by a norm each time, the average wins, and after some blocks all tokens are

@@ -221,6 +221,13 @@ print(f"{'all':24}{'':18}{total:14,}{macs:17,}  = {macs / 1e9:.2f} GMAC")
 assert total == base.num_parameters() == 86_567_656
 assert f"{macs / 1e9:.2f}" == "17.56"
 
+# %%
+share = {row[0]: (row[3] / total, row[4] / macs) for row in rows}
+of_products = share["12 x scores"][1] + share["12 x shares x values"][1]
+print(f"in the MLPs: {share['12 x MLP'][0]:.1%} of the parameters, {share['12 x MLP'][1]:.1%} of the multiply-adds")
+print(f"attention's own two products: {of_products:.1%} of the multiply-adds")
+assert all(0.6 < s < 0.7 for s in share["12 x MLP"]) and 0.035 < of_products < 0.045
+
 # %% [markdown]
 # ## Do the multiply-adds really happen?
 #
@@ -253,14 +260,14 @@ assert tiny == sum(row[4] for row in ledger(config)) and others < 0.02 * tiny
 
 # %%
 published = {"tiny": 5_717_416, "small": 22_050_664, "base": 86_567_656, "large": 304_326_632, "huge": 632_045_800}
-print("size      D   L   h    F      parameters    GMAC")
+print("size    P     D   L   h    F      parameters    GMAC")
 for size, count in published.items():
     with nn.meta():
         c = getattr(vit.ViTConfig, size)(num_labels=1000)
         assert vit.ViTForImageClassification(c).num_parameters() == count == sum(row[3] for row in ledger(c))
     gmac = sum(row[4] for row in ledger(c)) / 1e9
-    print(f"{size:6}{c.hidden_size:5}{c.num_hidden_layers:4}{c.num_attention_heads:4}{c.intermediate_size:6}", end=" ")
-    print(f"{count:14,} {gmac:7.2f}")
+    print(f"{size:5}{c.patch_size:4}{c.hidden_size:6}{c.num_hidden_layers:4}{c.num_attention_heads:4}", end="")
+    print(f"{c.intermediate_size:6}{count:15,} {gmac:7.2f}")
 
 # %% [markdown]
 # And the head of pretraining? On ImageNet-21k there were 21,843 classes. Of 103 million parameters, 17
@@ -354,7 +361,29 @@ for i, (_, likeness) in shown.items():
 
 # %% [markdown]
 # Random weights know nothing, and twelve blocks of them stir the tokens twelve times. And yet the photo
-# arrives. It travels along the residual road: each block only *adds* to what is there.
+# arrives. It travels along the residual road: each block only *adds* to what is there. Is that so? Close the
+# road. The same blocks with the same weights now hand on nothing but what attention and MLP made. How much of
+# the tokens still tells one patch from another?
+
+# %%
+def differing(state):
+    """What is left of the patches' tokens without their mean, as a share of all: 0 when all are the same."""
+    return np.linalg.norm(state[1:] - state[1:].mean(0)) / np.linalg.norm(state[1:])
+
+
+x = states[0]
+for i in range(L):
+    name = f"vit.encoder.layer.{i}"
+    x, _ = attention(norm(x, name + ".layernorm_before"), name + ".attention")
+    x = ops.gelu(linear(norm(x, name + ".layernorm_after"), name + ".intermediate.dense")).data  # (T, F)
+    x = linear(x, name + ".output.dense")  # (T, D)
+    if i in (0, 1, 11):
+        print(f"after block {i + 1:2}: with the roads {differing(states[i + 1]):.2f} of the tokens differs,", end=" ")
+        print(f"without {differing(x):.0e}")
+assert differing(x) < 1e-6 and differing(states[-1]) > 0.01
+
+# %% [markdown]
+# Without the road all patches are the same after two or three blocks. With it, we still see the photo.
 
 # %%
 figure, axes = plt.subplots(2, 3, figsize=(10, 7.2), dpi=100, layout="constrained")
@@ -381,6 +410,7 @@ plt.show()
 p = out.attentions[-1].data[0]  # (h, q, k)
 assert p.shape == (h, T, T) and np.allclose(p.sum(-1), 1)
 print(f"block {L}, CLS asks: shares from {p[:, 0].min() * T:.2f} to {p[:, 0].max() * T:.2f} times an even share")
+assert 0.5 < p[:, 0].min() * T and p[:, 0].max() * T < 2
 figure = plots.attention_over_photo(images.to_image(pixels), p[:, 0], (14, 14), query=0)
 figure.suptitle(f"Block {L}, untrained: nearly even, and yet no two heads ask alike")
 figure.set_label("attentions")
@@ -443,6 +473,7 @@ assert pruned_out.attentions[layer].shape == (1, h - 1, T, T)
 #   two thirds of both are in the MLPs.
 # - Attention's own products cost 4 % at 197 tokens. They overtake all linear maps at T = 2 D + F tokens.
 # - `hidden_states` are L + 1, before the final norm; `attentions` are L, each row sums to 1.
+# - The photo reaches the last block along the residual road. Without it all patches become the same.
 # - A masked head and a pruned head give the same logits. Only the pruned one is cheaper.
 #
 # ## Exercises
