@@ -1,7 +1,7 @@
 """Optimisers: how gradients change parameters; and the learning-rate schedule, clipping and averaging beside them.
 
-All of it reads `parameter.grad` and changes `parameter.data` in place; of the model it knows nothing. Large arrays
-are taken in blocks that stay in the cache for a whole formula. "parameters" is a list, as model.parameters() gives it.
+All of it reads `parameter.grad` and changes `parameter.data` in place; of the model it knows nothing. "parameters"
+is a list, as model.parameters() gives it.
 """
 
 import contextlib
@@ -11,10 +11,9 @@ from numbers import Real
 
 import numpy as np
 
+from . import threads
 from .autograd import Tensor
 from .errors import MinivitError, ShapeError, shortened
-
-BLOCK = 2**14  # numbers in one block: 64 KB in float32
 
 
 class _Stateful:
@@ -82,10 +81,14 @@ class SGD(_Optimizer):
             if parameter.grad is None:
                 continue
             buffer = self._buffers[number] if self.momentum else parameter.grad
-            for p, g, b in _blocks(parameter.data, parameter.grad, buffer):
-                if self.momentum:
-                    b[...] = self.momentum * b + g
-                p -= lr * b
+            _in_blocks(self._change, parameter.data, parameter.grad, buffer, lr=lr)
+
+    def _change(self, p, g, buffer, lr):
+        """The formula above for some rows of a parameter, in place."""
+        if self.momentum:
+            buffer *= self.momentum
+            buffer += g
+        p -= lr * buffer
 
 
 class AdamW(_Optimizer):
@@ -125,11 +128,25 @@ class AdamW(_Optimizer):
             root = math.sqrt(1 - beta2**t)
             step_size, eps = lr * root / (1 - beta1**t), self.eps * root
             keep = 1 - lr * self.weight_decay if parameter.ndim in (2, 4) else 1
-            for p, g, m, v in _blocks(parameter.data, parameter.grad, self._averages[number], self._squares[number]):
-                p *= keep
-                m += (1 - beta1) * (g - m)
-                v += (1 - beta2) * (g * g - v)
-                p -= step_size * (m / (np.sqrt(v) + eps))
+            arrays = parameter.data, parameter.grad, self._averages[number], self._squares[number]
+            _in_blocks(self._change, *arrays, keep=keep, step_size=step_size, eps=eps)
+
+    def _change(self, p, g, m, v, keep, step_size, eps):
+        """The four lines above for some rows of a parameter, in place."""
+        beta1, beta2 = self.betas
+        p *= keep
+        change = g - m
+        change *= 1 - beta1
+        m += change
+        np.multiply(g, g, out=change)
+        change -= v
+        change *= 1 - beta2
+        v += change
+        np.sqrt(v, out=change)
+        change += eps
+        np.divide(m, change, out=change)
+        change *= step_size
+        p -= change
 
 
 class ExponentialMovingAverage(_Stateful):
@@ -153,8 +170,11 @@ class ExponentialMovingAverage(_Stateful):
         self._updates += 1
         share = 1 - min(self.decay, (1 + t) / (10 + t))
         for parameter, average in zip(self.parameters, self._averages, strict=True):
-            for p, a in _blocks(parameter.data, average):
-                a += share * (p - a)
+            _in_blocks(self._change, parameter.data, average, share=share)
+
+    @staticmethod
+    def _change(p, average, share):
+        average += share * (p - average)
 
     @contextlib.contextmanager
     def applied(self):
@@ -208,12 +228,12 @@ def clip_grad_norm(parameters, max_norm):
     return norm
 
 
-def _blocks(*arrays):
-    """Walk arrays of one shape together, some rows at a time: a tuple of views, one of each array."""
+def _in_blocks(change, *arrays, **numbers):
+    """change(*blocks, **numbers) for arrays of one shape, some rows at a time, on all threads."""
     arrays = [np.atleast_1d(array) for array in arrays]
-    rows = max(1, BLOCK * len(arrays[0]) // max(1, arrays[0].size))
-    for start in range(0, len(arrays[0]), rows):
-        yield tuple(array[start : start + rows] for array in arrays)
+    rows = len(arrays[0])
+    parts = threads.blocks(rows, arrays[0].size // max(1, rows))
+    threads.run(lambda part: change(*(array[part] for array in arrays), **numbers), parts)
 
 
 def _number(where, name, value, least=0, below=math.inf):

@@ -81,17 +81,21 @@ def run(work, parts):
         raise errors[0]
 
 
-def matmul(x, y, out=None):
-    """x @ y for two matrices, (m, k) @ (k, n) -> (m, n), cut along the longer side of the result."""
+def matmul(x, y, bias=None):
+    """x @ y + bias for two matrices, (m, k) @ (k, n) -> (m, n), cut along the longer side; bias: (n,) or None."""
     (m, k), n = x.shape, y.shape[1]
-    if out is None:
-        out = np.empty((m, n), np.result_type(x, y))
+    out = np.empty((m, n), np.result_type(x, y))
     # BLAS packs the other matrix anew for each part, so a part has about 400 rows, or half of all if they are fewer
     parts = cut(max(m, n), max(2, max(m, n) // 768 * 2) if m * k * n >= PRODUCT else 1)
-    if m >= n:
-        run(lambda rows: np.matmul(x[rows], y, out=out[rows]), parts)
-    else:
-        run(lambda columns: np.matmul(x, y[:, columns], out=out[:, columns]), parts)
+    everything = slice(None)
+
+    def product(part):
+        rows, columns = (part, everything) if m >= n else (everything, part)
+        np.matmul(x[rows], y[:, columns], out=out[rows, columns])
+        if bias is not None:
+            out[rows, columns] += bias[columns]
+
+    run(product, parts)
     return out
 
 

@@ -84,6 +84,7 @@ def gelu(x):
     forward pass, which has both of its parts at hand.
     Source: Hendrycks and Gimpel 2016, "Gaussian Error Linear Units".
     """
+    shape = x.shape
     numbers = x.reshape(-1).astype(np.result_type(x, np.float16), copy=False)
     y = np.empty_like(numbers)
     slope = np.empty_like(numbers) if is_grad_enabled() else None
@@ -100,9 +101,9 @@ def gelu(x):
     threads.run(forward, threads.blocks(y.size))
 
     def backward(dy):
-        return dy * slope.reshape(x.shape)
+        return dy * slope.reshape(shape)
 
-    return y.reshape(x.shape), backward
+    return y.reshape(shape), backward
 
 
 @differentiable

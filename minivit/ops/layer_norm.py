@@ -22,8 +22,8 @@ def layer_norm(x, weight, bias, eps=1e-5):
     if x.ndim == 0 or not x.shape[-1:] == weight.shape == bias.shape:
         came = f"x {x.shape}, weight {weight.shape}, bias {bias.shape}"
         raise ShapeError("layer_norm", f"{came} do not fit.", rule="x (..., D), weight (D,), bias (D,)")
-    D, dtype = len(weight), np.result_type(x, weight, bias)
-    rows = x.reshape(math.prod(x.shape[:-1]), D).astype(dtype, copy=False)
+    shape, D, dtype = x.shape, len(weight), np.result_type(x, weight, bias)
+    rows = x.reshape(math.prod(shape[:-1]), D).astype(dtype, copy=False)
     n, rstd, y = np.empty_like(rows), np.empty((len(rows), 1), dtype), np.empty_like(rows)
     parts = threads.blocks(*rows.shape)
 
@@ -39,7 +39,7 @@ def layer_norm(x, weight, bias, eps=1e-5):
     threads.run(forward, parts)
 
     def backward(dy):
-        dy = dy.reshape(rows.shape)
+        dy = dy.reshape(n.shape)
         dx, dweight, dbias = np.empty_like(n), np.empty((len(parts), D), dtype), np.empty((len(parts), D), dtype)
 
         def of_part(i):
@@ -54,6 +54,6 @@ def layer_norm(x, weight, bias, eps=1e-5):
             dx[part] *= rstd[part]
 
         threads.run(of_part, range(len(parts)))
-        return dx.reshape(x.shape), dweight.sum(0), dbias.sum(0)
+        return dx.reshape(shape), dweight.sum(0), dbias.sum(0)
 
-    return y.reshape(x.shape), backward
+    return y.reshape(shape), backward

@@ -14,15 +14,13 @@ def linear(x, weight, bias=None):
     """y = x @ weight^T + bias.
 
     x: (..., in), weight: (out, in), bias: (out,) or None.  Returns y: (..., out).
-    Backward: dx = dy @ weight, dweight = dy^T @ x, dbias = dy summed over all rows.
+    Backward: dx = dy @ weight, dweight = dy^T @ x, dbias = dy summed over all rows, which is 1 @ dy.
     """
     if weight.ndim != 2 or x.shape[-1:] != weight.shape[1:] or (bias is not None and bias.shape != weight.shape[:1]):
         came = f"x {x.shape}, weight {weight.shape}" + ("" if bias is None else f", bias {bias.shape}")
         raise ShapeError("linear", f"{came} do not fit.", rule="x (..., in), weight (out, in), bias (out,)")
     rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])  # (rows, in): one product for the whole batch
-    y = threads.matmul(rows, weight.T)  # (rows, out)
-    if bias is not None:
-        y += bias
+    y = threads.matmul(rows, weight.T, bias)  # (rows, out)
 
     def backward(dy):
         dy = dy.reshape(len(rows), len(weight))  # (rows, out)
@@ -30,6 +28,6 @@ def linear(x, weight, bias=None):
         dweight = threads.matmul(dy.T, rows)
         if bias is None:
             return dx, dweight
-        return dx, dweight, np.ones(len(dy), dy.dtype) @ dy
+        return dx, dweight, threads.matmul(np.ones((1, len(dy)), dy.dtype), dy)[0]
 
     return y.reshape(*x.shape[:-1], len(weight)), backward

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from .. import threads
 from ..autograd import differentiable
 from ..errors import ShapeError
 
@@ -22,14 +23,13 @@ def conv2d(x, weight, bias=None, stride=1):
     h, w = windows.shape[2:4]
     rows = windows.transpose(0, 2, 3, 1, 4, 5).reshape(B * h * w, C * kh * kw)  # one row a window
     filters = weight.reshape(O, C * kh * kw)
-    y = rows @ filters.T  # (B * h * w, O)
-    if bias is not None:
-        y += bias
+    y = threads.matmul(rows, filters.T, bias)  # (B * h * w, O)
 
     def backward(dy):
         dy = dy.transpose(0, 2, 3, 1).reshape(B * h * w, O)
-        dweight = (dy.T @ rows).reshape(weight.shape)
-        dwindows = (dy @ filters).reshape(B, h, w, C, kh, kw).transpose(0, 3, 1, 2, 4, 5)  # (B, C, h, w, kh, kw)
+        dweight = threads.matmul(dy.T, rows).reshape(weight.shape)
+        dwindows = threads.matmul(dy, filters).reshape(B, h, w, C, kh, kw)
+        dwindows = dwindows.transpose(0, 3, 1, 2, 4, 5)  # (B, C, h, w, kh, kw)
         dx = np.zeros((B, C, H, W), dy.dtype)
         if (down, right) == (kh, kw):  # no pixel is in two windows: the cut, undone
             tiles = dwindows.transpose(0, 1, 2, 4, 3, 5).reshape(B, C, h * kh, w * kw)
