@@ -3,8 +3,8 @@
 NumPy works an array off on one core, and a formula of ten steps goes ten times through memory. So an op gives `run` its
 work on some rows, as a function, and `blocks` of rows that stay in the cache from the first step of the formula to the
 last. NumPy lets other threads go on while it computes, so the blocks are shared out to all cores. Matrix products are
-shared out in the same way; NumPy's own library for them (OpenBLAS) is held at one thread meanwhile, since two that want
-all cores stand in each other's way.
+shared out in the same way; NumPy's own library for them (OpenBLAS) is held at one thread from the first op on, since
+two that want all cores stand in each other's way. A product outside of minivit then runs on one thread, too.
 
 How the work is cut depends on its size alone, never on the number of threads. So every sum adds its numbers in the same
 order, and the results are the same bits with any number of threads.
@@ -28,8 +28,7 @@ _threads = None  # how many, once somebody asked or said
 _tasks = queue.SimpleQueue()  # what idle workers wait for
 _workers = 0
 _lock = threading.Lock()
-_running = 0  # calls of `run` under way, in all threads
-_before = []  # the numbers of threads to give back to BLAS after the last of them
+_local = threading.local()  # whether BLAS is held in this thread: some builds of it count their threads for each
 
 
 def set_num_threads(n):
@@ -46,7 +45,7 @@ def set_num_threads(n):
 
 def get_num_threads():
     """How many threads the ops use."""
-    if _threads is None:
+    if _threads is None:  # BLAS is asked before it is held
         set_num_threads(max((library.num_threads for library in _blas()), default=os.cpu_count() or 1))
     return _threads
 
@@ -67,16 +66,19 @@ def run(work, parts):
 
     work writes its results where no other part writes. An exception in it is raised here, and parts may be left undone.
     """
-    with _one_thread_for_blas():
-        helpers = min(get_num_threads(), len(parts)) - 1
-        todo, ended = collections.deque(parts), queue.SimpleQueue()
-        if helpers > 0:
-            _start_workers()
-        for _ in range(helpers):
-            _tasks.put((contextvars.copy_context(), work, todo, ended))
-        _share(work, todo, ended)
-        # a helper that has not woken up by now finds nothing to do, and nobody waits for it
-        errors = [error for error in (ended.get() for _ in parts) if error is not None]
+    helpers = min(get_num_threads(), len(parts)) - 1
+    _hold_blas()
+    if helpers < 1:
+        for part in parts:
+            work(part)
+        return
+    _start_workers()
+    todo, ended = collections.deque(parts), queue.SimpleQueue()
+    for _ in range(helpers):
+        _tasks.put((contextvars.copy_context(), work, todo, ended))
+    _share(work, todo, ended)
+    # a helper that has not woken up by now finds nothing to do, and nobody waits for it
+    errors = [error for error in (ended.get() for _ in parts) if error is not None]
     if errors:
         raise errors[0]
 
@@ -116,6 +118,7 @@ def _share(work, todo, ended):
 
 
 def _worker():
+    _hold_blas()
     while True:
         context, *job = _tasks.get()
         context.run(_share, *job)  # np.errstate and the like hold in all threads
@@ -132,8 +135,8 @@ def _start_workers():
 
 def _forked():
     """A forked process has no threads but the one that forked it."""
-    global _tasks, _workers, _lock, _running
-    _tasks, _workers, _lock, _running = queue.SimpleQueue(), 0, threading.Lock(), 0
+    global _tasks, _workers, _lock
+    _tasks, _workers, _lock = queue.SimpleQueue(), 0, threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -148,23 +151,9 @@ def _blas():
     return ThreadpoolController().select(user_api="blas").lib_controllers
 
 
-class _one_thread_for_blas:
-    """`with`: matrix products inside run on one thread each; afterwards they have as many as before."""
-
-    def __enter__(self):
-        global _running
-        with _lock:
-            _running += 1
-            if _running == 1:
-                get_num_threads()  # asks BLAS, before it is held
-                _before[:] = [library.num_threads for library in _blas()]
-                for library in _blas():
-                    library.set_num_threads(1)
-
-    def __exit__(self, *_):
-        global _running
-        with _lock:
-            _running -= 1
-            if _running == 0:
-                for library, n in zip(_blas(), _before, strict=True):
-                    library.set_num_threads(n)
+def _hold_blas():
+    """Let matrix products run on one thread each, if they do not yet."""
+    if not getattr(_local, "held", False):
+        for library in _blas():
+            library.set_num_threads(1)
+        _local.held = True

@@ -68,10 +68,8 @@ def test_an_error_in_one_part_is_raised_and_ends_the_others(number, failing):
         if part == failing:
             raise ZeroDivisionError("part")
 
-    before = blas_threads()
     with pytest.raises(ZeroDivisionError, match="part"):
         threads.run(work, range(20))
-    assert blas_threads() == before
     threads.run(lambda part: None, range(20))  # and the threads go on working
 
 
@@ -96,22 +94,20 @@ def test_runs_from_several_threads_at_once(four_threads):
         results.append([threads.matmul(y, y.T) for _ in range(5)])
 
     callers = [threading.Thread(target=caller) for _ in range(4)]
-    before = blas_threads()
     for each in callers:
         each.start()
     for each in callers:
         each.join()
-    assert len(results) == 4 and blas_threads() == before
+    assert len(results) == 4
     for products in results:
         for product in products:
             np.testing.assert_allclose(product, y @ y.T, rtol=1e-12)
 
 
-def test_blas_is_held_at_one_thread_inside_and_given_back(number):
-    before, inside = blas_threads(), []
-    threads.run(lambda part: inside.append(blas_threads()), range(3))
-    assert all(n == 1 for seen in inside for n in seen)
-    assert blas_threads() == before
+def test_blas_is_held_at_one_thread_in_every_thread(number):
+    seen = []
+    threads.run(lambda part: seen.extend(blas_threads()), range(8))
+    assert set(seen) <= {1} and set(blas_threads()) <= {1}
 
 
 def test_what_numpy_should_do_about_overflow_holds_in_all_threads(four_threads):
