@@ -8,14 +8,15 @@ import math
 import numpy as np
 
 from .. import threads
-from ..autograd import differentiable
+from ..autograd import differentiable, is_grad_enabled
 from ..errors import MinivitError, ShapeError
 from .dropout import dropout
 from .einsum import einsum, matmul
 from .softmax import softmax
 
-TILE = 2**16  # scores in one tile: 256 KB in float32, which the cache of one core holds twice
+TILE = 2**17  # scores in one tile: 512 KB in float32, and several heads of a small model
 ROWS = 128  # queries in a tile at least, where there are as many: a product with fewer does not pay for its packing
+KEEP = 2**22  # probabilities, 16 MB in float32, that forward keeps for backward; where there are more, none
 SAFE = 60.0  # a score this far from 0 needs no shift: exp(60) = 1e26, and float32 goes to 1e38
 
 
@@ -41,8 +42,8 @@ def scaled_dot_product_attention(q, k, v, dropout_p=0.0, rng=None):
 
     q: (..., q, d), k and v: (..., k, d), the leading axes (batch, heads) alike; dropout_p: chance to drop a
     probability, rng: for the dropout.  Returns the context y: (..., q, d).
-    A tile is some heads and some of their queries against all keys. Forward keeps only y and, for each query, the
-    logarithm of softmax's denominator; backward computes each tile of probabilities p again from it:
+    A tile is some heads and some of their queries against all keys. Where tokens are many, forward keeps only y and,
+    for each query, the logarithm of softmax's denominator; backward makes each tile of probabilities p again from it:
     dv = p^T dy, dp = dy v^T, ds = p * (dp - sum(dp * p)), dq = ds k / sqrt(d), dk = ds^T q / sqrt(d),
     where sum(dp * p) = sum(dy * y) over d.
     Source: Dao et al. 2022, "FlashAttention", section 3.1 and appendix B.
@@ -57,8 +58,9 @@ def scaled_dot_product_attention(q, k, v, dropout_p=0.0, rng=None):
     groups, rows = _tiles(*q.shape[:3], k.shape[2])
     y = np.empty_like(q, shape=(*q.shape[:3], v.shape[3]))  # lies in memory as q does, whose heads may be side by side
     log_sum = np.empty((*q.shape[:3], 1), dtype)  # (B, h, q, 1)
+    kept = {} if is_grad_enabled() and math.prod(q.shape[:3]) * k.shape[2] <= KEEP else None
 
-    def keep(number, row, p):  # the dropout mask of a tile, the same in both directions without being stored
+    def mask(number, row, p):  # of the dropout in a tile, the same in both directions without being stored
         return dropout.__wrapped__(np.ones_like(p), dropout_p, [seed, number, row])[0]
 
     def forward(number):
@@ -73,10 +75,10 @@ def scaled_dot_product_attention(q, k, v, dropout_p=0.0, rng=None):
             np.exp(p, out=p)
             denominator = p @ np.ones((p.shape[3], 1), dtype)  # (B, h, q, 1), their sum: BLAS is fast at that
             log_sum[at] = np.log(denominator) + shift
-            if dropout_p:
-                p *= keep(number, row, p)
-            y[at] = p @ v[heads]
-            y[at] /= denominator
+            p /= denominator
+            if kept is not None:
+                kept[number, row] = p
+            y[at] = (p * mask(number, row, p) if dropout_p else p) @ v[heads]
 
     threads.run(forward, range(len(groups)))
 
@@ -90,13 +92,16 @@ def scaled_dot_product_attention(q, k, v, dropout_p=0.0, rng=None):
             for row, some in enumerate(rows):
                 at = (*heads, some)
                 q_scaled = q[at] * scale
-                p = q_scaled @ k[heads].swapaxes(2, 3)  # (B, h, q, k)
-                np.exp(np.subtract(p, log_sum[at], out=p), out=p)
+                if kept is not None:
+                    p = kept[number, row]  # (B, h, q, k)
+                else:
+                    p = q_scaled @ k[heads].swapaxes(2, 3)
+                    np.exp(np.subtract(p, log_sum[at], out=p), out=p)
                 dp = dy[at] @ v[heads].swapaxes(2, 3)  # (B, h, q, k)
                 if dropout_p:
-                    mask = keep(number, row, p)
-                    dv[heads] += (p * mask).swapaxes(2, 3) @ dy[at]
-                    dp *= mask
+                    m = mask(number, row, p)
+                    dv[heads] += (p * m).swapaxes(2, 3) @ dy[at]
+                    dp *= m
                 else:
                     dv[heads] += p.swapaxes(2, 3) @ dy[at]
                 dp -= delta[at]
