@@ -1,5 +1,6 @@
 """Attention, twice: the fused and tiled one equals the readable one, and holds no T x T matrix for all heads."""
 
+import itertools
 import math
 import sys
 import tracemalloc
@@ -26,7 +27,6 @@ def tile(request, monkeypatch):
     """
     monkeypatch.setattr(ROOM, "TILE", request.param)
     monkeypatch.setattr(ROOM, "KEEP", 0 if request.param < 70 else 2**22)
-    monkeypatch.setattr(ROOM, "ROWS", 1)
     return request.param
 
 
@@ -57,20 +57,14 @@ def test_the_gradient_with_dropout(shape, tile, rng):
     assert gradcheck(dropped, q, k, v, directions=3, rtol=1e-6)
 
 
-def test_the_tiles_cover_every_score_once(tile):
-    for B, h, queries, keys in ((1, 1, 1, 1), (2, 7, 4, 5), (5, 3, 11, 6), (4, 4, 3, 23), (50, 2, 2, 3)):
-        covered = np.zeros((B, h, queries), int)
-        groups, rows = ROOM._tiles(B, h, queries, keys)
-        for group in groups:
-            for some in rows:
-                covered[(*group, some)] += 1
-                assert covered[(*group, some)].size * keys <= max(tile, keys)
+@pytest.mark.parametrize("whole_rows", [False, True])
+def test_the_tiles_cover_every_score_once(tile, whole_rows):
+    for B, h, queries, keys in ((1, 1, 1, 1), (2, 7, 4, 5), (5, 3, 11, 6), (4, 4, 3, 23), (50, 2, 2, 3), (1, 2, 40, 3)):
+        covered = np.zeros((B, h, queries, keys), int)
+        for heads, some, keys_of_it in itertools.product(*ROOM._tiles(B, h, queries, keys, whole_rows)):
+            covered[(*heads, some, keys_of_it)] += 1
+            assert covered[(*heads, some, keys_of_it)].size <= max(tile, keys if whole_rows else 0)
         assert (covered == 1).all()
-
-
-def test_a_tile_has_queries_enough_to_be_worth_a_product():
-    groups, rows = ROOM._tiles(1, 8, 5477, 5477)
-    assert len(groups) == 8 and min(some.stop - some.start for some in rows) >= 0.9 * ROOM.ROWS
 
 
 def test_the_formula_by_hand(rng):
@@ -86,6 +80,16 @@ def test_large_scores_do_not_overflow(tile):
     q = np.array([[300.0, 0], [0, 300]], np.float32)
     for y in (ops.scaled_dot_product_attention(q, q, q), ops.attention(q, q, q)[0]):
         np.testing.assert_array_equal(y.data, q)
+
+
+@pytest.mark.parametrize("centre", [-500, 0, 500])
+@pytest.mark.parametrize("order", [1, -1])
+def test_scores_far_from_zero_in_any_order(centre, order, tile, rng, assert_same):
+    """From tile to tile the scores of a row rise (or fall) by hundreds: exp would overflow, or leave a row of zeros."""
+    q = np.ones((2, 5, 1))
+    k = np.linspace(-300, 300, 24)[::order].reshape(1, 24, 1) + centre + rng.standard_normal((2, 24, 1))
+    v = rng.standard_normal((2, 24, 3))
+    assert_same(ops.scaled_dot_product_attention, lambda q, k, v: ops.attention(q, k, v)[0], q, k, v, tolerance=1e-10)
 
 
 def test_dropout_drops_probabilities_and_scales_the_rest(tile):

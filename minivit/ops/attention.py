@@ -14,8 +14,7 @@ from .dropout import dropout
 from .einsum import einsum, matmul
 from .softmax import softmax
 
-TILE = 2**17  # scores in one tile: 512 KB in float32, and several heads of a small model
-ROWS = 128  # queries in a tile at least, where there are as many: a product with fewer does not pay for its packing
+TILE = 2**18  # scores in one tile, 1 MB in float32: smaller ones fit the cache better, and threads less
 KEEP = 2**22  # probabilities, 16 MB in float32, that forward keeps for backward; where there are more, none
 SAFE = 60.0  # a score this far from 0 needs no shift: exp(60) = 1e26, and float32 goes to 1e38
 
@@ -55,59 +54,72 @@ def scaled_dot_product_attention(q, k, v, dropout_p=0.0, rng=None):
     shapes, dtype = (q.shape, k.shape, v.shape), np.result_type(q, k, v, np.float32)
     q, k, v = (x.astype(dtype, copy=False).reshape(_four(x.shape)) for x in (q, k, v))  # (B, h, tokens, d)
     scale = 1 / math.sqrt(q.shape[3])
-    groups, rows = _tiles(*q.shape[:3], k.shape[2])
-    y = np.empty_like(q, shape=(*q.shape[:3], v.shape[3]))  # lies in memory as q does, whose heads may be side by side
+    keeps = is_grad_enabled() and math.prod(q.shape[:3]) * k.shape[2] <= KEEP
+    groups, rows, columns = _tiles(*q.shape[:3], k.shape[2], keeps)
+    y = np.zeros_like(q, shape=(*q.shape[:3], v.shape[3]))  # lies in memory as q does, whose heads may be side by side
     log_sum = np.empty((*q.shape[:3], 1), dtype)  # (B, h, q, 1)
-    kept = {} if is_grad_enabled() and math.prod(q.shape[:3]) * k.shape[2] <= KEEP else None
+    kept = {}
 
-    def mask(number, row, p):  # of the dropout in a tile, the same in both directions without being stored
-        return dropout.__wrapped__(np.ones_like(p), dropout_p, [seed, number, row])[0]
+    def mask(p, *place):  # of the dropout in a tile, the same in both directions without being stored
+        return dropout.__wrapped__(np.ones_like(p), dropout_p, [seed, *place])[0]
 
     def forward(number):
         heads = groups[number]
         for row, some in enumerate(rows):
             at = (*heads, some)
-            p = (q[at] * scale) @ k[heads].swapaxes(2, 3)  # (B, h, q, k)
-            shift = np.zeros((), dtype)
-            if max(p.max(), -p.min()) > SAFE:
-                shift = p.max(-1, keepdims=True)  # (B, h, q, 1)
-                p -= shift
-            np.exp(p, out=p)
-            denominator = p @ np.ones((p.shape[3], 1), dtype)  # (B, h, q, 1), their sum: BLAS is fast at that
+            q_scaled = q[at] * scale
+            denominator, shift = np.zeros_like(log_sum[at]), np.zeros_like(log_sum[at])
+            for column, keys in enumerate(columns):
+                p = q_scaled @ k[(*heads, keys)].swapaxes(2, 3)  # (B, h, q, k)
+                if shift.any():
+                    p -= shift
+                if p.max() > SAFE or (column == 0 and p.min() < -SAFE):  # a row of zeros alone would be lost, too
+                    more = p.max(-1, keepdims=True)
+                    if column:
+                        more = np.maximum(more, 0)
+                        y[at] *= np.exp(-more)
+                        denominator *= np.exp(-more)
+                    p -= more
+                    shift += more
+                np.exp(p, out=p)
+                denominator += p @ np.ones((p.shape[3], 1), dtype)  # a sum: BLAS is fast at that
+                y[at] += (p * mask(p, number, row, column) if dropout_p else p) @ v[(*heads, keys)]
+            y[at] /= denominator
             log_sum[at] = np.log(denominator) + shift
-            p /= denominator
-            if kept is not None:
-                kept[number, row] = p
-            y[at] = (p * mask(number, row, p) if dropout_p else p) @ v[heads]
+            if keeps:
+                kept[number, row] = np.divide(p, denominator, out=p)
 
     threads.run(forward, range(len(groups)))
 
     def backward(dy):
         dy = dy.reshape(y.shape)
         delta = np.vecdot(dy, y)[..., None]  # (B, h, q, 1)
-        dq, dk, dv = np.empty_like(q), np.zeros_like(k), np.zeros_like(v)
+        dq, dk, dv = np.zeros_like(q), np.zeros_like(k), np.zeros_like(v)
 
         def of_group(number):
             heads = groups[number]
             for row, some in enumerate(rows):
                 at = (*heads, some)
                 q_scaled = q[at] * scale
-                if kept is not None:
-                    p = kept[number, row]  # (B, h, q, k)
-                else:
-                    p = q_scaled @ k[heads].swapaxes(2, 3)
-                    np.exp(np.subtract(p, log_sum[at], out=p), out=p)
-                dp = dy[at] @ v[heads].swapaxes(2, 3)  # (B, h, q, k)
-                if dropout_p:
-                    m = mask(number, row, p)
-                    dv[heads] += (p * m).swapaxes(2, 3) @ dy[at]
-                    dp *= m
-                else:
-                    dv[heads] += p.swapaxes(2, 3) @ dy[at]
-                dp -= delta[at]
-                dp *= p  # now ds
-                np.multiply(dp @ k[heads], scale, out=dq[at])
-                dk[heads] += dp.swapaxes(2, 3) @ q_scaled
+                for column, keys in enumerate(columns):
+                    of = (*heads, keys)
+                    if keeps:
+                        p = kept[number, row]  # (B, h, q, k)
+                    else:
+                        p = q_scaled @ k[of].swapaxes(2, 3)
+                        np.exp(np.subtract(p, log_sum[at], out=p), out=p)
+                    dp = dy[at] @ v[of].swapaxes(2, 3)  # (B, h, q, k)
+                    if dropout_p:
+                        m = mask(p, number, row, column)
+                        dv[of] += (p * m).swapaxes(2, 3) @ dy[at]
+                        dp *= m
+                    else:
+                        dv[of] += p.swapaxes(2, 3) @ dy[at]
+                    dp -= delta[at]
+                    dp *= p  # now ds
+                    dq[at] += dp @ k[of]
+                    dk[of] += dp.swapaxes(2, 3) @ q_scaled
+                dq[at] *= scale
 
         threads.run(of_group, range(len(groups)))
         return tuple(x.reshape(shape) for x, shape in zip((dq, dk, dv), shapes, strict=True))
@@ -121,20 +133,23 @@ def _four(shape):
     return (math.prod(leading[:-1]), leading[-1], *shape[-2:])
 
 
-def _tiles(B, h, queries, keys):
-    """Groups of images and heads, a pair of slices each, and slices of queries; a group with a slice is a tile.
+def _tiles(B, h, queries, keys, whole_rows=False):
+    """Groups of images and heads, a pair of slices each; slices of queries; slices of keys. One of each is a tile.
 
-    A tile has about TILE scores: many heads, where each has few scores, or some queries of one head. A group is worked
-    off by one thread, which alone adds to the gradients of its keys and values.
+    A tile has about TILE scores: those of many heads, where each has few, or of some queries and some keys of one head.
+    A group is worked off by one thread, which alone adds to the gradients of its keys and values.
+    whole_rows: a tile has all keys.
     """
     if not B * h * queries:
-        return [], []
-    length = max(1, min(queries, max(ROWS, TILE // max(keys, 1))))  # of a slice of queries
-    rows = threads.cut(queries, -(-queries // length))
-    several = max(1, TILE // max(length * keys, 1))  # heads in a tile
+        return [], [], []
+    side = max(1, math.isqrt(TILE))
+    length = max(1, min(keys, side if keys * queries > TILE and not whole_rows else keys))  # keys in a tile
+    rows = threads.cut(queries, -(-queries // max(1, TILE // length)))
+    columns = threads.cut(keys, -(-keys // length))
+    several = max(1, TILE // (length * -(-queries // len(rows)))) if len(columns) == 1 else 1  # heads in a tile
     if several < h:
-        return [(slice(b, b + 1), heads) for b in range(B) for heads in threads.cut(h, -(-h // several))], rows
-    return [(images, slice(None)) for images in threads.cut(B, -(-B // (several // h)))], rows
+        return [(slice(b, b + 1), heads) for b in range(B) for heads in threads.cut(h, -(-h // several))], rows, columns
+    return [(images, slice(None)) for images in threads.cut(B, -(-B // (several // h)))], rows, columns
 
 
 def _check(q, k, v):
