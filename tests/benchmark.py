@@ -8,6 +8,7 @@ a peer in a process of its own, measure.py takes the times, report.py prints and
 import argparse
 import contextlib
 import json
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -56,10 +57,10 @@ class Bench:
         settings = {key: value for key, value in vars(options).items() if key not in ("json", "figure")}
         self.found = {"machine": report.machine(), "settings": settings, "rows": {}, "layers": [], "growth": {}}
 
-    def compare(self, workers, task, rounds, quick_rounds, budget):
-        """measure.compare with the rounds of this run."""
-        rounds = self.options.rounds or (quick_rounds if self.options.quick else rounds)
-        return compare(workers, task, rounds, budget, self.folder)
+    def compare(self, workers, task, rounds, budget):
+        """measure.compare with the rounds of this run: at most so many, and about so many seconds."""
+        rounds, least, budget = (5, 3, 3) if self.options.quick else (rounds, 5, budget)
+        return compare(workers, task, self.options.rounds or rounds, least, budget, self.folder)
 
     @contextlib.contextmanager
     def workers(self, kind, peers):
@@ -78,7 +79,7 @@ class Bench:
         rates = {}
         with Worker("minivit", "product", self.options.threads) as worker:
             for n in sizes:
-                found = compare({"minivit": worker}, {"kind": "product", "n": n}, 7, 5, self.folder)["minivit"]
+                found = compare({"minivit": worker}, {"kind": "product", "n": n}, 7, 3, 5, self.folder)["minivit"]
                 if "error" in found:
                     raise SystemExit(f"NumPy's matrix products {n} x {n} cannot be measured: {found['error']}")
                 rates[n] = 2 * n**3 / min(found["seconds"])
@@ -97,7 +98,7 @@ class Bench:
                     del workers[peer]
                     why = f"it needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free"
                     skipped[peer] = {"error": why}
-            peers = self.compare(workers, row.task, 21, 5, 5 if self.options.quick else 60) | skipped
+            peers = self.compare(workers, row.task, 21, 60) | skipped
         work = flops(row.task)
         self.found["rows"][row.name] = {"title": row.title, "task": row.task, "flops": work, "peers": peers}
         print(f"## {row.title}\n\n{work / 1e9:.3g} GFLOP in matrix products\n")
@@ -108,7 +109,7 @@ class Bench:
         tasks = layers(("digits",) if self.options.quick else ("digits", "Ti/16"))
         with self.workers("layer", ("minivit", "torch")) as workers:
             for title, mode, task in tasks:
-                peers = self.compare(workers, task, 11, 5, 5)
+                peers = self.compare(workers, task, 11, 5)
                 self.found["layers"].append({"title": title, "mode": mode, "peers": peers})
         print("## Layer by layer\n")
         self.show(report.layer_lines(self.found["layers"]))
@@ -119,7 +120,7 @@ class Bench:
             for axis, points in growth(self.options.quick).items():
                 self.found["growth"][axis] = []
                 for size, task in points:
-                    peers = self.compare(workers, task, 7, 5, 20)
+                    peers = self.compare(workers, task, 7, 20)
                     self.found["growth"][axis].append({"size": size, "peers": peers})
         print("## Growth: a training step of two blocks, in which one size grows\n")
         self.show(report.growth_lines(self.found["growth"]))
@@ -169,4 +170,5 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended from outside, as by Ctrl-C: no worker stays
     sys.exit(main())

@@ -13,7 +13,6 @@ from .worker import WorkerError, memory_file
 SAMPLE = 0.05  # seconds: a sample is as many steps as take this long, so that the clock and a hiccup weigh little
 PAUSE = 0.05  # seconds before a sample: the threads of the peer before spin for up to 30 ms until they go to sleep
 TOLERANCE = 1e-4  # how far results may lie apart, of their largest number, to be the same work in float32
-LEAST = 5  # rounds, however long they take
 
 
 def quartiles(samples):
@@ -45,11 +44,11 @@ def difference(mine, theirs):
     return math.inf if any(map(math.isnan, apart)) else max(apart)
 
 
-def compare(workers, task, rounds, budget, folder):
+def compare(workers, task, rounds, least, budget, folder):
     """Let peers take turns at one task: A B C A B C ... {peer: {"seconds": [one a round], ...}}.
 
     workers: {peer: Worker}; the first one alive is what the others' results are compared with, before anything is
-    timed. At most `rounds` rounds; after `budget` seconds no new one starts, but LEAST are made.
+    timed. At most `rounds` rounds; after `budget` seconds no new one starts, once the `least` are made.
     A peer that fails or computes something else has "error": why, and no seconds; the others go on.
     """
     found = {peer: {} for peer in workers}
@@ -87,7 +86,7 @@ def compare(workers, task, rounds, budget, folder):
             ask(peer, "step", steps=found[peer]["steps"]) if found[peer]["steps"] > 1 else None
     start = time.monotonic()
     for number in range(rounds):
-        if number >= LEAST and time.monotonic() - start > budget:
+        if number >= least and time.monotonic() - start > budget:
             break
         for peer in list(alive):
             time.sleep(PAUSE)

@@ -59,7 +59,7 @@ ROWS = [
     Row("notebook", "notebook 5477 x 512, 4 encoders: forward + backward", NOTEBOOK, TORCH),
 ]
 TOY_ROW = Row("toy", "4x4 p2 D8 L1 h2 F16, B 2: training step", vit_task(TOY, 2), EVERY)
-QUICK = ("digits", "cifar", "layers", "growth")  # seconds, not minutes
+QUICK = ("digits", "cifar", "layers")  # seconds, not minutes
 LAYER_SIZES = {"digits": (DIGITS, 64), "Ti/16": (TINY, 8)}
 
 
