@@ -1,0 +1,178 @@
+"""What the benchmark measures: the rows, the layers, the growth; and how many FLOPs each row's matrix products take.
+
+Shapes: B batch, C channels, P patch side, N patches, T = N + 1 tokens, D hidden size, h heads, d = D / h head size,
+F MLP size, L blocks, K classes. A task is a dict that travels to a worker as JSON.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from minivit import nn, vit
+
+TORCH = ("torch eager", "torch sdpa")
+EVERY = (*TORCH, "HIPS autograd")
+
+
+@dataclass(frozen=True)
+class Row:
+    """name: for the command line; title: for the reader; task: what each of the peers computes."""
+
+    name: str
+    title: str
+    task: dict
+    peers: tuple
+
+
+def config(image, patch, D, L, h, F, channels=3, classes=10):
+    """The sizes of a Vision Transformer, by the names that minivit and transformers give them."""
+    return {
+        "image_size": image,
+        "patch_size": patch,
+        "num_channels": channels,
+        "hidden_size": D,
+        "num_hidden_layers": L,
+        "num_attention_heads": h,
+        "intermediate_size": F,
+        "num_labels": classes,
+    }
+
+
+def vit_task(sizes, batch, train=True):
+    """A training step, or a forward pass, of a Vision Transformer."""
+    return {"kind": "vit", "config": sizes, "batch": batch, "train": train}
+
+
+DIGITS = config(8, 2, 64, 4, 4, 128, channels=1)
+CIFAR = config(32, 4, 64, 4, 8, 128)
+TINY = config(224, 16, 192, 12, 3, 768, classes=1000)
+BASE = config(224, 16, 768, 12, 12, 3072, classes=1000)
+TOY = config(4, 2, 8, 1, 2, 16, channels=1)
+NOTEBOOK = {"kind": "notebook", "tokens": 5477, "width": 512, "heads": 8, "encoders": 4}
+
+ROWS = [
+    Row("digits", "digits 8x8 p2 D64 L4 h4 F128, B 64: training step", vit_task(DIGITS, 64), EVERY),
+    Row("cifar", "CIFAR 32x32 p4 D64 L4 h8 F128, B 50: training step", vit_task(CIFAR, 50), EVERY),
+    Row("tiny", "ViT-Ti/16 224, B 8: training step", vit_task(TINY, 8), EVERY),
+    Row("base-forward", "ViT-B/16 224, B 1: forward only", vit_task(BASE, 1, train=False), TORCH),
+    Row("base", "ViT-B/16 224, B 1: training step", vit_task(BASE, 1), TORCH),
+    Row("notebook", "notebook 5477 x 512, 4 encoders: forward + backward", NOTEBOOK, TORCH),
+]
+TOY_ROW = Row("toy", "4x4 p2 D8 L1 h2 F16, B 2: training step", vit_task(TOY, 2), EVERY)
+QUICK = ("digits", "cifar", "layers")  # seconds, not minutes
+LAYER_SIZES = {"digits": (DIGITS, 64), "Ti/16": (TINY, 8)}
+
+
+def flops(task):
+    """FLOPs of the matrix products of a vit or notebook task: two for each multiply-add, as lesson 07 counts them.
+
+    A product (m, k) @ (k, n) takes 2 m k n, and backward as much again for each operand that needs a gradient: pixels
+    need none. What a peer computes twice to save memory is not counted: it is the useful work.
+    """
+    if task["kind"] == "notebook":
+        T, D, d = task["tokens"], task["width"], task["width"] // task["heads"]
+        return 2 * 3 * task["encoders"] * (3 * T * D * d + 2 * T * T * D + 2 * T * D * D)
+    sizes = task["config"]
+    P, C, K = sizes["patch_size"], sizes["num_channels"], sizes["num_labels"]
+    D, L, F = sizes["hidden_size"], sizes["num_hidden_layers"], sizes["intermediate_size"]
+    N = (sizes["image_size"] // P) ** 2
+    T = N + 1
+    patches = N * C * P * P * D
+    others = L * (T * (4 * D * D + 2 * D * F) + 2 * T * T * D) + D * K
+    return 2 * task["batch"] * (2 * patches + 3 * others if task["train"] else patches + others)
+
+
+def needed_memory(task, peer):
+    """Bytes that a peer surely needs, as far as it is foreseen: the notebook's scores; else 0.
+
+    Naive attention keeps the scores (T, h, T) of every encoder for the backward pass, and holds about four more arrays
+    of that shape while it computes.
+    """
+    if task["kind"] != "notebook" or peer != "torch eager":
+        return 0
+    return (task["encoders"] + 4) * 4 * task["heads"] * task["tokens"] ** 2
+
+
+def layers(names):
+    """(title, task) of every layer at the sizes of the named models, forward and forward + backward."""
+    found = []
+    for name in names:
+        sizes, B = LAYER_SIZES[name]
+        side, P, C = sizes["image_size"], sizes["patch_size"], sizes["num_channels"]
+        D, h, F = sizes["hidden_size"], sizes["num_attention_heads"], sizes["intermediate_size"]
+        T = (side // P) ** 2 + 1
+        heads = {letter: (B, h, T, D // h) for letter in "qkv"}
+        shapes = {
+            "linear": {"x": (B, T, D), "weight": (F, D), "bias": (F,)},
+            "layer_norm": {"x": (B, T, D), "weight": (D,), "bias": (D,)},
+            "gelu": {"x": (B, T, F)},
+            "softmax": {"x": (B, h, T, T)},
+            "attention, fused": heads,
+            "attention, step by step": heads,
+            "patch conv": {"pixels": (B, C, side, side), "weight": (D, C, P, P), "bias": (D,)},
+            "cross_entropy": {"logits": (B, sizes["num_labels"])},
+        }
+        for layer, arrays in shapes.items():
+            task = {"kind": "layer", "layer": layer, "shapes": arrays}
+            found += [(f"{name} {layer}", "forward", task | {"backward": False})]
+            found += [(f"{name} {layer}", "forward + backward", task | {"backward": True})]
+        with nn.meta():
+            model = vit.ViTForImageClassification(vit.ViTConfig(**sizes))
+        every = {key: parameter.shape for key, parameter in model.named_parameters()}
+        found += [(f"{name} AdamW", "step", {"kind": "adamw", "shapes": every})]
+    return found
+
+
+def growth(quick=False):
+    """{axis: [(size, task)]}: a training step of two blocks, in which one size grows."""
+    image, D, B = 32, 128, 16
+
+    def task(image=image, D=D, B=B):
+        return vit_task(config(image, 4, D, 2, D // 64, 4 * D), B)
+
+    points = {
+        "batch": [(B, task(B=B)) for B in (2, 4, 8, 16, 32, 64)],
+        "tokens": [((image // 4) ** 2 + 1, task(image=image, B=4)) for image in (16, 32, 64, 128)],
+        "width": [(D, task(D=D)) for D in (64, 128, 256, 512)],
+    }
+    return {axis: found[:3] if quick else found for axis, found in points.items()}
+
+
+def numbers(name, shape, mean=0.0, std=1.0):
+    """The same normally distributed float32 numbers in every process: the name is the seed."""
+    array = np.random.default_rng(list(name.encode())).standard_normal(shape, dtype=np.float32)
+    array *= std
+    array += mean
+    return array
+
+
+def weight(name, shape):
+    """A model's parameter, drawn by its name, so that every peer has the same weights without being handed them."""
+    norm = "norm" in name.split(".")[-2] and name.endswith("weight")
+    fan_in = int(np.prod(shape[1:]))
+    return numbers(name, shape, mean=float(norm), std=fan_in**-0.5 if len(shape) in (2, 4) else 0.02)
+
+
+def batch(task):
+    """pixel_values (B, C, H, W) and labels (B,) of a vit task."""
+    sizes, B = task["config"], task["batch"]
+    pixels = numbers("pixels", (B, sizes["num_channels"], sizes["image_size"], sizes["image_size"]))
+    return pixels, np.arange(B) % sizes["num_labels"]
+
+
+# Small, so that the hundreds of steps on one batch all do the same work: a loss learned down to 0 would end in
+# denormal numbers, which slow one peer and not another.
+LR = 1e-5
+
+
+def gradients(named):
+    """What is compared of a model's gradients {name: array}: the norm of each, and the first matrix whole."""
+    names = sorted(named)
+    first = next(name for name in names if named[name].ndim in (2, 4))
+    return {"gradient norms": np.array([np.linalg.norm(named[name].ravel()) for name in names]), first: named[first]}
+
+
+def changes(after, before):
+    """What is compared of AdamW: matrices and filters. minivit lets nothing else decay, PyTorch everything."""
+    pairs = [(a - b).ravel() for a, b in zip(after, before, strict=True) if a.ndim in (2, 4)]
+    return {"changes": np.concatenate(pairs)}

@@ -1,0 +1,133 @@
+"""The benchmark's tasks in minivit."""
+
+import numpy as np
+
+import minivit
+from minivit import Tensor, nn, notebook, ops, optim, vit
+
+from . import rows
+
+
+def prepare(kind, threads):
+    """Use so many threads, if not 0. Returns how many there are, None where minivit has no such setting."""
+    if threads and hasattr(minivit, "set_num_threads"):
+        minivit.set_num_threads(threads)
+    return minivit.get_num_threads() if hasattr(minivit, "get_num_threads") else None
+
+
+def build(task, variant):
+    """(step, results) of a task: a function that does it once, and one that does it and gives {name: array}."""
+    return {"vit": _vit, "notebook": _notebook, "layer": _layer, "adamw": _adamw, "product": _product}[task["kind"]](
+        task
+    )
+
+
+def _vit(task):
+    model = vit.ViTForImageClassification(vit.ViTConfig(**task["config"])).train(task["train"])
+    _load(model)
+    optimizer = optim.AdamW(model.parameters(), lr=rows.LR) if task["train"] else None
+    pixels, labels = rows.batch(task)
+
+    def forward():
+        with minivit.no_grad():
+            return {"logits": model(pixels).logits.data}
+
+    def gradients():
+        model.zero_grad()
+        output = model(pixels, labels=labels)
+        output.loss.backward()
+        return output
+
+    def train():
+        gradients()
+        optimizer.step()
+
+    def results():
+        output = gradients()
+        return {"logits": output.logits.data, "loss": output.loss.data, **_gradients(model)}
+
+    return (train, results) if task["train"] else (forward, forward)
+
+
+def _notebook(task):
+    model = notebook.Vit(task["width"], task["width"], task["heads"], task["encoders"]).eval()  # eval: no dropout
+    _load(model)
+    x = Tensor(rows.numbers("tokens", (task["tokens"], task["width"])), requires_grad=True)
+    dy = rows.numbers("dy", x.shape)
+
+    def step():
+        model.zero_grad()
+        x.grad = None
+        y = model(x)
+        y.backward(dy)
+        return y
+
+    def results():
+        return {"y": step().data, "dx": x.grad, **_gradients(model)}
+
+    return step, results
+
+
+LAYERS = {
+    "linear": ops.linear,
+    "layer_norm": ops.layer_norm,
+    "gelu": ops.gelu,
+    "softmax": ops.softmax,
+    "attention, fused": ops.scaled_dot_product_attention,
+    "attention, step by step": lambda q, k, v: ops.attention(q, k, v)[0],
+    "patch conv": lambda x, weight, bias: ops.conv2d(x, weight, bias, stride=weight.shape[-1]),
+    "cross_entropy": lambda logits: ops.cross_entropy(logits, np.arange(len(logits)) % logits.shape[1]),
+}
+
+
+def _layer(task):
+    layer = LAYERS[task["layer"]]
+    inputs = {name: Tensor(rows.numbers(name, shape), name != "pixels") for name, shape in task["shapes"].items()}
+    dy = rows.numbers("dy", layer(*inputs.values()).shape)
+
+    def forward():
+        with minivit.no_grad():
+            return layer(*inputs.values())
+
+    def both():
+        for x in inputs.values():
+            x.grad = None
+        y = layer(*inputs.values())
+        y.backward(dy)
+        return y
+
+    def results():
+        y = (both if task["backward"] else forward)().data
+        return {"y": y} | {name: x.grad for name, x in inputs.items() if x.grad is not None}
+
+    return both if task["backward"] else forward, results
+
+
+def _adamw(task):
+    parameters = [nn.Parameter(rows.numbers(name, shape)) for name, shape in task["shapes"].items()]
+    for name, parameter in zip(task["shapes"], parameters, strict=True):
+        parameter.grad = rows.numbers("d" + name, parameter.shape)
+    step = optim.AdamW(parameters, lr=0.01).step
+
+    def results():
+        before = [p.data.copy() for p in parameters]
+        step()
+        return rows.changes([p.data for p in parameters], before)
+
+    return step, results
+
+
+def _product(task):
+    """NumPy's own matrix product, n by n: what the machine can do."""
+    a, b = (rows.numbers(name, (task["n"], task["n"])) for name in "ab")
+    y = np.empty_like(a)
+    return lambda: np.matmul(a, b, out=y), lambda: {"y": a[:1] @ b}
+
+
+def _load(model):
+    for name, parameter in model.named_parameters():
+        parameter.data[...] = rows.weight(name, parameter.shape)
+
+
+def _gradients(model):
+    return rows.gradients({name: parameter.grad for name, parameter in model.named_parameters()})

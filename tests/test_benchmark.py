@@ -1,0 +1,262 @@
+"""The benchmark's arithmetic and form. Nothing is timed, and no peer needs to be installed."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from minivit import nn, vit
+from tests import benchmark
+from tests.benchmarks import measure, report, rows, worker
+from tests.benchmarks.worker import Worker, WorkerError
+
+
+def found(**samples):
+    """What measure.compare gives, with these seconds."""
+    more = {"steps": 1, "baseline_bytes": 40e6, "peak_bytes": 90e6, "differs": 1e-6}
+    return {peer.replace("_", " "): {"seconds": seconds, **more} for peer, seconds in samples.items()}
+
+
+def test_flops_of_base():
+    assert f"{rows.flops(rows.vit_task(rows.BASE, 1, train=False)) / 2e9:.2f}" == "17.56"  # GMAC, as in lesson 07
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_flops_of_a_step(batch):
+    forward, step = (rows.flops(rows.vit_task(rows.TINY, batch, train)) for train in (False, True))
+    to_pixels = 2 * batch * 196 * 3 * 16 * 16 * 192  # the one product of backward that nobody needs
+    assert step == 3 * forward - to_pixels
+
+
+def test_flops_of_the_notebook():
+    task = {"kind": "notebook", "tokens": 5, "width": 8, "heads": 2, "encoders": 3}
+    maps, scores, mlp = 3 * (5 * 2) * 4 * 4, 2 * 2 * 5 * 5 * 4, 2 * 5 * 8 * 8
+    assert rows.flops(task) == 3 * 3 * 2 * (maps + scores + mlp)
+
+
+def test_needed_memory():
+    """Eight arrays of 960 MB, and nothing for what is not naive."""
+    assert rows.needed_memory(rows.NOTEBOOK, "torch eager") == 8 * 4 * 8 * 5477**2
+    assert rows.needed_memory(rows.NOTEBOOK, "torch sdpa") == 0
+    assert rows.needed_memory(rows.vit_task(rows.BASE, 1), "torch eager") == 0
+
+
+def test_weights_depend_on_their_names_alone():
+    first, again = (rows.weight("a.weight", (4, 100)) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert first.dtype == np.float32 and 0.08 < first.std() < 0.12
+    assert abs(first - rows.weight("b.weight", (4, 100))).max() > 0.1
+    assert abs(rows.weight("x.layernorm_after.weight", (1000,)).mean() - 1) < 0.01
+    assert abs(rows.weight("x.layernorm_after.bias", (1000,)).mean()) < 0.01
+
+
+def test_hub_names_are_known():
+    """Every name that the tasks draw weights by is one of the model's."""
+    with nn.meta():
+        names = [name for name, _ in vit.ViTForImageClassification(vit.ViTConfig(**rows.TOY)).named_parameters()]
+    tasks = {title: task for title, _, task in rows.layers(["digits"])}
+    assert [name for name in names if name not in tasks["digits AdamW"]["shapes"]] == []
+
+
+def test_layers():
+    tasks = rows.layers(["digits", "Ti/16"])
+    assert len(tasks) == 2 * (2 * 8 + 1)
+    softmax = next(task for title, _, task in tasks if title == "Ti/16 softmax")
+    assert softmax["shapes"] == {"x": (8, 3, 197, 197)}
+
+
+def test_growth():
+    for axis, points in rows.growth().items():
+        sizes = [size for size, _ in points]
+        assert sizes == sorted(sizes) and len(sizes) >= 4
+        for size, task in points:
+            tokens = (task["config"]["image_size"] // task["config"]["patch_size"]) ** 2 + 1
+            assert size == {"batch": task["batch"], "tokens": tokens, "width": task["config"]["hidden_size"]}[axis]
+
+
+@pytest.mark.parametrize("power", [0.0, 1.0, 1.7])
+def test_exponent(power):
+    sizes = np.array([2, 4, 8, 32])
+    assert measure.exponent(sizes, 0.3 * sizes**power) == pytest.approx(power)
+
+
+def test_quartiles():
+    assert measure.quartiles([5, 1, 3, 2, 4]) == (2, 3, 4)
+
+
+def test_ratio_is_taken_round_by_round():
+    """A machine that is slow for a while does not change it: 2, whatever the rounds took."""
+    assert measure.ratio([2, 20, 2, 200], [1, 10, 1, 100]) == 2
+
+
+def test_difference(tmp_path):
+    files = [str(tmp_path / f"{number}.npz") for number in range(5)]
+    np.savez(files[0], a=np.array([1.0, -4.0]), b=np.float32(0.5))
+    np.savez(files[1], a=np.array([1.0, -4.2]), b=np.float32(0.5))
+    np.savez(files[2], a=np.array([1.0, np.nan]), b=np.float32(0.5))
+    np.savez(files[3], a=np.array([1.0, -4.0]), c=np.float32(0.5))
+    np.savez(files[4], a=np.array([[1.0, -4.0]]), b=np.float32(0.5))
+    assert measure.difference(files[0], files[0]) == 0
+    assert measure.difference(files[0], files[1]) == pytest.approx(0.05)
+    assert measure.difference(files[0], files[2]) == np.inf
+    for other in files[3:]:
+        with pytest.raises(ValueError, match=r"[ab]: "):
+            measure.difference(files[0], other)
+
+
+@pytest.mark.parametrize(
+    "seconds, text",
+    [(13.82, "13.8 s"), (1.5, "1.50 s"), (0.1234, "123 ms"), (0.00234, "2.34 ms"), (4.5e-5, "45.0 us")],
+)
+def test_duration(seconds, text):
+    assert report.duration(seconds) == text
+
+
+def check_form(lines):
+    """A Markdown table: ASCII, as wide in each line, under 120 columns; the second line rules."""
+    assert len({len(line) for line in lines}) == 1 and len(lines[0]) < 120
+    assert all(line.isascii() and line.startswith("| ") and line.endswith(" |") for line in lines)
+    assert re.fullmatch(r"\|( -+:? \|)+", lines[1])
+    assert len({line.count("|") for line in lines}) == 1
+
+
+def test_tables():
+    check_form(report.table(("name", "a number"), [("x", "1"), ("longer", "22")]))
+    result = found(minivit=[1, 2, 3], torch_eager=[2, 4, 6], torch_sdpa=[4, 4, 4], HIPS_autograd=[10, 20, 30])
+    lines = report.row_lines(result, flops=1e9, peak=1e9)
+    check_form(lines)
+    assert [line.split("|")[4].strip() for line in lines[2:]] == ["", "0.50", "0.50", "0.10"]
+    assert lines[2].split("|")[6].strip() == "50%"  # 1e9 FLOP in 2 s, of 1e9 a second
+    titles = {row.name: {"title": row.title, "peers": result} for row in rows.ROWS}
+    check_form(report.summary(titles))
+    layer = found(minivit=[1e-4], torch=[2e-4])
+    layers = [{"title": t, "mode": m, "peers": layer} for t, m, _ in rows.layers(["digits", "Ti/16"])]
+    check_form(report.layer_lines(layers))
+
+
+def test_growth_table():
+    points = [{"size": n, "peers": found(minivit=[n**1.5], torch_sdpa=[n**1.0])} for n in (1, 2, 4)]
+    lines = report.growth_lines({"batch": points})
+    check_form(lines[:5])
+    check_form(lines[6:])
+    assert lines[-1].split() == "| batch, 1 to 4 | 1.50 | 1.00 |".split()
+
+
+def test_best():
+    assert report.best(found(minivit=[1], torch_eager=[3], torch_sdpa=[2])) == "torch sdpa"
+    assert report.best(found(minivit=[1])) is None
+
+
+def test_a_peer_that_failed_is_said():
+    result = found(minivit=[1.0, 1.0]) | {"torch eager": {"error": "no memory"}}
+    assert report.row_lines(result, 1, 1)[-1] == "torch eager is left out: no memory."
+    assert report.summary({"x": {"title": "x", "peers": result}})[-1].split("|")[3].strip() == "-"
+    assert report.row_lines({"minivit": {"error": "no"}}, 1, 1) == ["minivit is left out: no."]
+
+
+def test_figure(tmp_path):
+    result = found(minivit=[1, 2, 3], torch_eager=[2, 4, 6]) | {"torch sdpa": {"error": "no memory"}}
+    report.draw({"a": {"title": "a: step", "peers": result}, "b": {"title": "b", "peers": {}}}, tmp_path / "bars.png")
+    report.draw({}, tmp_path / "none.png")
+    assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in ("bars.png", "none.png"))
+
+
+def test_machine():
+    text = report.machine()
+    assert {"CPU", "NumPy", "torch"} <= text.keys() and all(value.isascii() for value in text.values())
+
+
+class Failing:
+    """A worker whose memory runs out when it builds, or computes something else, or ends in round 2."""
+
+    hello: dict = {"baseline": 1, "threads": None}  # noqa: RUF012
+
+    def __init__(self, fault=None):
+        self.fault, self.steps = fault, 0
+
+    def ask(self, do, **fields):
+        if do == "build":
+            if self.fault == "build":
+                raise WorkerError("MemoryError")
+            np.savez(fields["results"], y=np.full(3, 2.0 if self.fault == "other" else 1.0))
+        self.steps += do == "step"
+        if self.fault == "step" and self.steps == 3:
+            raise WorkerError("killed")
+        return {"seconds": 1.0, "peak": 2}
+
+
+def test_a_worker_that_fails_does_not_stop_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(measure, "PAUSE", 0)
+    workers = {fault or "well": Failing(fault) for fault in ("build", None, "step", "other")}
+    result = measure.compare(workers, {}, rounds=4, least=2, budget=9, folder=tmp_path)
+    assert result["build"] == {"error": "MemoryError"} and result["step"] == {"error": "killed"}
+    assert result["other"]["error"].startswith("other results: they differ by 1.0e+00")
+    assert result["well"]["seconds"] == [1.0] * 4 and result["well"]["peak_bytes"] == 2
+
+
+def test_the_budget_ends_the_rounds(tmp_path, monkeypatch):
+    monkeypatch.setattr(measure, "PAUSE", 0)
+    result = measure.compare({"minivit": Failing()}, {}, rounds=99, least=5, budget=-1, folder=tmp_path)
+    assert len(result["minivit"]["seconds"]) == 5
+
+
+def test_a_worker_that_ends_is_explained():
+    with Worker("minivit", "vit") as running:
+        assert running.hello["baseline"] is None or running.hello["baseline"] > 1e7
+        with pytest.raises(WorkerError, match="KeyError"):
+            running.ask("build", task={"kind": "no such task"}, results="")
+        running.process.kill()
+        with pytest.raises(WorkerError, match="the worker"):
+            running.ask("memory")
+
+
+def test_a_worker_that_cannot_start_says_why():
+    with Worker("no such peer", "vit") as running, pytest.raises(WorkerError, match="code 1: KeyError: 'no such peer'"):
+        running.ask("memory")
+
+
+def test_command(tmp_path, capsys):
+    """A tiny row, minivit alone; its numbers are in the file and its figure beside it."""
+    path = tmp_path / "numbers.json"
+    options = ["--quick", "--rounds", "5", "--rows", "toy", "--peers", "minivit", "--json", str(path)]
+    assert benchmark.main(options) == 0
+    printed = capsys.readouterr().out
+    assert "## 4x4 p2 D8 L1 h2 F16, B 2: training step" in printed and printed.isascii()
+    assert all(len(line) < 120 for line in printed.splitlines())
+    numbers = json.loads(path.read_text(encoding="utf-8"))
+    assert len(numbers["rows"]["toy"]["peers"]["minivit"]["seconds"]) == 5
+    assert (tmp_path / "numbers.png").exists()
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["--rows", "digits,huge"], "--rows: 'huge' is not known; choose from digits, cifar, "),
+        (["--peers", "jax"], "--peers: 'jax' is not known; choose from minivit, torch, "),
+        (["--rounds", "0"], "--rounds is a whole number from 1 on"),
+    ],
+)
+def test_an_option_that_does_not_hold(argv, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        benchmark.main(argv)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_ctrl_c_keeps_what_was_measured(monkeypatch, capsys):
+    monkeypatch.setattr(benchmark.Bench, "peak", lambda self: 1e9)
+
+    def row(self, row, peak):
+        if row.name == "cifar":
+            raise KeyboardInterrupt
+        self.found["rows"][row.name] = {"title": row.title, "peers": found(minivit=[1.0])}
+
+    monkeypatch.setattr(benchmark.Bench, "row", row)
+    assert benchmark.main([]) == 130
+    printed = capsys.readouterr().out
+    assert "stopped" in printed and rows.ROWS[0].title in printed and rows.ROWS[1].title not in printed
+
+
+def test_missing_peers():
+    assert worker.missing("minivit") == []
