@@ -2,15 +2,15 @@
 
 import importlib
 
-from . import autograd, checkpoint, errors, nn, notebook, ops, optim, threads, training, vit
+from . import autograd, checkpoint, errors, nn, notebook, ops, optim, threads, vit
 from .autograd import Tensor, differentiable, no_grad
 from .gradcheck import gradcheck
 from .threads import get_num_threads, set_num_threads
 
 __version__ = "0.1.0"
 
-# they bring Pillow and matplotlib, which not every program needs
-_LAZY = ("commands", "datasets", "images", "lens", "lessons", "plots", "recipes")
+# they bring Pillow, matplotlib and more, which not every program needs
+_LAZY = ("commands", "datasets", "images", "lens", "lessons", "plots", "recipes", "training")
 
 __all__ = [
     "Tensor",
@@ -28,7 +28,6 @@ __all__ = [
     "optim",
     "set_num_threads",
     "threads",
-    "training",
     "vit",
     *_LAZY,
 ]

@@ -301,12 +301,13 @@ def _gradients(node, dy):
         if gradient.dtype == node.dtype:  # float32 and float64 met and made float64: each gets back its own
             gradient = gradient.astype(parent.dtype, copy=False)
         if gradient.shape != parent.shape or gradient.dtype != parent.dtype:
+            broadcast = "the adjoint of broadcasting is a sum: see unbroadcast in minivit/ops/arithmetic.py."
             raise ShapeError(
                 node.op,
                 f"backward made a gradient {gradient.shape} {gradient.dtype} for array argument {position}, "
                 f"which is {parent.shape} {parent.dtype}.",
                 rule="a gradient has the shape and dtype of what it is the gradient of.",
-                hint="the adjoint of broadcasting is a sum: see unbroadcast in minivit/ops/arithmetic.py.",
+                hint=broadcast if gradient.shape != parent.shape else "a plain np.zeros or np.ones is float64.",
             )
         checked.append(gradient)
     return checked

@@ -9,10 +9,10 @@ from . import rows
 
 
 def prepare(kind, threads):
-    """Use so many threads, if not 0. Returns how many there are, None where minivit has no such setting."""
-    if threads and hasattr(minivit, "set_num_threads"):
+    """Use so many threads, if not 0. Returns how many there are."""
+    if threads:
         minivit.set_num_threads(threads)
-    return minivit.get_num_threads() if hasattr(minivit, "get_num_threads") else None
+    return minivit.get_num_threads()
 
 
 def build(task, variant):
