@@ -303,9 +303,9 @@ figure.suptitle("Filters of 16 x 16 pixels: noise at first, then colours, edges 
 plt.show()
 
 # %% [markdown]
-# Out of the noise came colours, light on one side and dark on the other, stripes. Nobody told them. The
-# filters of a ViT trained on millions of photos look like the last row: see figure 7, left, of Dosovitskiy et
-# al. 2021.
+# Out of the noise came colours, light on one side and dark on the other, stripes. Nobody told them. Figure 7,
+# left, of Dosovitskiy et al. 2021 is such a picture of a ViT trained on millions of photos: the principal
+# components of its filters. They too are colours, edges and waves.
 #
 # ## How much of the photo is left in D numbers?
 #
