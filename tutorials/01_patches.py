@@ -109,8 +109,8 @@ print("einsum == crop loop")
 # A convolution lays a filter on a window, multiplies, sums, and moves on by its stride. Usually it moves by
 # one pixel and the windows overlap. Let it move by a whole patch, and its windows are the patches.
 #
-# And the filters? We want the pixels back, as they are. So filter number i is 0 everywhere and 1 at pixel i.
-# With 768 pixels in a patch we need 768 filters. Side by side they are the identity matrix.
+# And the filters? We want the numbers back, as they are. So filter i is 0 everywhere and 1 at number i.
+# With 768 numbers in a patch we need 768 filters. Side by side they are the identity matrix.
 
 # %%
 pick_one_pixel = np.eye(C * P * P, dtype=np.float32).reshape(C * P * P, C, P, P)
