@@ -164,8 +164,8 @@ assert caught
 # ## CLS starts empty
 #
 # Before the first block, CLS is the same for a cat and for a pagoda. It knows nothing. Only attention can tell it
-# something. We send the batch through an untrained encoder and watch row 0: how much does it differ between our
-# three images?
+# something: there each token asks all the others, and takes a weighted mean of what they say (lesson 5). We send the
+# batch through an untrained encoder and watch row 0: how much does it differ between our three images?
 
 # %%
 config = vit.ViTConfig(
@@ -228,9 +228,10 @@ plt.show()
 # There is an obvious rival. No extra token: take the mean of all patches, `x[:, 1:].mean(axis=1)`. It is fair, simple
 # and without parameters. Which one is better?
 #
-# First a thought. Attention is a mean too, with weights that are computed. Give CLS a blind query, all zeros: every
-# score is 0, the softmax gives everybody the same, and the context is the plain mean. So CLS can do what the
-# mean does. The mean cannot do what CLS does: look at one patch and not at the others.
+# First a thought. Attention is a mean too, with weights that are computed: a token's query meets the key of each token,
+# that makes a score, and the softmax turns the scores into weights. Give CLS a blind query, all zeros: every score is
+# 0, the softmax gives everybody the same, and what CLS takes is the plain mean. So CLS can do what the mean does. The
+# mean cannot do what CLS does: look at one patch and not at the others.
 
 # %%
 keys, values = (rng.standard_normal((7, 4)) for _ in range(2))  # (T, d) each
@@ -331,7 +332,7 @@ for read in ("CLS", "mean"):
     _, slow[read] = learn(read, train, test, epochs=3, lr=0.002)
     trained[read], fast[read] = learn(read, train, test, epochs=3, lr=0.008)
 for read in slow:
-    print(f"needle, read {read:5} {slow[read][-1]:6.1%} right at the small rate, {fast[read][-1]:6.1%} at the large one")
+    print(f"needle, read {read:5} {slow[read][-1]:.1%} right at the small rate, {fast[read][-1]:.1%} at the large one")
 
 assert slow["CLS"][-1] > slow["mean"][-1] + 0.1
 assert fast["CLS"][-1] > 0.95 and fast["mean"][-1] > 0.9
