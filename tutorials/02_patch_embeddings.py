@@ -77,8 +77,8 @@ assert tokens.shape == (196, 768)
 assert np.isclose(tokens[n, k], answer, rtol=1e-4, atol=1e-4)
 
 # %% [markdown]
-# Do not be misled by two equal numbers. 768 pixels go in, because 3 * 16 * 16 = 768. 768 answers come out,
-# because ViT-Base has chosen so. ViT-Tiny takes the same 768 pixels and gives 192 answers.
+# Do not be misled by two equal numbers. 768 numbers go in, because 3 * 16 * 16 = 768. 768 answers come out,
+# because ViT-Base has chosen so. ViT-Tiny takes the same 768 numbers and gives 192 answers.
 #
 # ## The same as a convolution
 #
@@ -215,8 +215,7 @@ for name, array, gradient, at in zip(
 
 # %% [markdown]
 # Three numbers of 741,120 agree. `gradcheck` nudges every single one, so we give it a smaller photo. We check
-# the library's convolution with it, whose backward has the same three
-# lines.
+# the library's convolution with it, whose backward has the same three lines.
 
 # %%
 def small_embedding(pixels, weight, bias):
@@ -267,8 +266,8 @@ for step in range(steps):
     optimizer.step()
 
 # %% [markdown]
-# How good can 16 filters be? That is known: the best are the principal components, the directions in which
-# patches differ most. No 16 filters can draw better. Ours had 200 steps.
+# How good can 16 filters be? That is known: the best are the principal components, here around 0, which is
+# mid-grey: the directions in which the patches are largest. No 16 filters can draw better. Ours had 200 steps.
 
 # %%
 _, components = np.linalg.eigh(many.T @ many)
@@ -303,14 +302,14 @@ figure.suptitle("Filters of 16 x 16 pixels: noise at first, then colours, edges 
 plt.show()
 
 # %% [markdown]
-# Out of the noise came colours, light on one side and dark on the other, stripes. Nobody told them. The
-# filters of a ViT trained on millions of photos look like the last row: see figure 7, left, of Dosovitskiy et
-# al. 2021.
+# Out of the noise came colours, light on one side and dark on the other, stripes. Nobody told them. Figure 7,
+# left, of Dosovitskiy et al. 2021 is such a picture of a ViT trained on millions of photos: the principal
+# components of its filters. They too are colours, edges and waves.
 #
 # ## How much of the photo is left in D numbers?
 #
 # Ask your photo's patches the first D of the best questions, and draw them from the answers. 768 questions to
-# 768 pixels lose nothing: such a matrix can be undone. This is why a linear map is enough for a beginning.
+# 768 numbers lose nothing: such a matrix can be undone. This is why a linear map is enough for a beginning.
 
 # %%
 sizes = 3, 16, 192, 768
@@ -375,8 +374,8 @@ plt.show()
 # %% [markdown]
 # ## What you can say now
 #
-# - A patch embedding is one matrix product: 196 x 768 pixels times 768 x 768 weights gives 196 tokens of 768
-#   numbers.
+# - A patch embedding is one matrix product: 196 patches of 768 numbers times 768 x 768 weights gives 196 tokens
+#   of 768 numbers.
 # - A convolution with stride = kernel is the same product, and cuts the patches on the way. That is all that
 #   the "convolution" in a Vision Transformer is.
 # - Patches of 3 x 3 pixels give 5476 tokens, and 773 times as many pairs for attention.

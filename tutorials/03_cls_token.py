@@ -164,8 +164,8 @@ assert caught
 # ## CLS starts empty
 #
 # Before the first block, CLS is the same for a cat and for a pagoda. It knows nothing. Only attention can tell it
-# something. We send the batch through an untrained encoder and watch row 0: how much does it differ between our
-# three images?
+# something: there each token asks all the others, and takes a weighted mean of what they say (lesson 5). We send the
+# batch through an untrained encoder and watch row 0: how much does it differ between our three images?
 
 # %%
 config = vit.ViTConfig(
@@ -177,7 +177,7 @@ output = model(batch, labels=np.array([0, 1, 2]), output_hidden_states=True)
 
 spread = [np.ptp(state.data[:, 0], axis=0).mean() for state in output.hidden_states]  # largest - smallest
 for layer, value in enumerate(spread):
-    print(f"after {layer} blocks, CLS differs between the images by {value:.6f}")
+    print(f"after {layer} of 4 blocks CLS differs between the images by {value:.6f}")
 assert spread[0] == 0 and all(value > 0 for value in spread[1:])
 
 # %% [markdown]
@@ -194,7 +194,7 @@ output.loss.backward()
 cares = [np.linalg.norm(state.grad[0], axis=-1) for state in output.hidden_states]  # each (T,)
 for layer, slopes in enumerate(cares):
     felt = np.count_nonzero(slopes[1:])
-    print(f"after {layer} blocks the loss feels CLS by {slopes[0]:.4f}, and {felt} of the {N} patches")
+    print(f"after {layer} of 4 blocks the loss feels CLS by {slopes[0]:.4f}, and {felt} of the {N} patches")
 
 assert cares[-1][0] > 0 and not cares[-1][1:].any()  # after the last block: CLS alone
 assert all(slopes.all() for slopes in cares[:-1])  # one block earlier: every token
@@ -215,11 +215,11 @@ axes[0].imshow(images.to_image(x))
 axes[0].set_title("the photo")
 for layer, (ax, slopes) in enumerate(zip(axes[1:], cares, strict=True)):
     ax.imshow(slopes[1:].reshape(14, 14), "viridis", vmin=0, vmax=max(slopes[1:].max(), 1e-9))
-    ax.set_title(f"after {layer} blocks")
+    ax.set_title(f"after {layer} block{'s' * (layer != 1)}")
     ax.set_xlabel(f"largest patch {slopes[1:].max():.4f}\nCLS {slopes[0]:.4f}")
 for ax in axes:
     ax.set(xticks=[], yticks=[])
-figure.suptitle("How much the loss feels each patch: after the last block, none")
+figure.suptitle("How much the loss feels each patch: yellow is the map's largest. After the last block, none")
 plt.show()
 
 # %% [markdown]
@@ -228,9 +228,10 @@ plt.show()
 # There is an obvious rival. No extra token: take the mean of all patches, `x[:, 1:].mean(axis=1)`. It is fair, simple
 # and without parameters. Which one is better?
 #
-# First a thought. Attention is a mean too, with weights that are computed. Give CLS a blind query, all zeros: every
-# score is 0, the softmax gives everybody the same, and the context is the plain mean. So CLS can do what the
-# mean does. The mean cannot do what CLS does: look at one patch and not at the others.
+# First a thought. Attention is a mean too, with weights that are computed: a token's query meets the key of each token,
+# that makes a score, and the softmax turns the scores into weights. Give CLS a blind query, all zeros: every score is
+# 0, the softmax gives everybody the same, and what CLS takes is the plain mean. So CLS can do what the mean does. The
+# mean cannot do what CLS does: look at one patch and not at the others.
 
 # %%
 keys, values = (rng.standard_normal((7, 4)) for _ in range(2))  # (T, d) each
@@ -254,6 +255,7 @@ class Classifier(nn.Module):
     """A Vision Transformer whose answer is read in one of the three ways. (B, C, H, W) -> (B, K)."""
 
     def __init__(self, config, read, rng=0):
+        rng = np.random.default_rng(rng)
         self.vit = vit.ViTModel(config, add_pooling_layer=False, rng=rng)
         self.head = nn.Linear(config.hidden_size, config.num_labels, std=0.1, rng=rng)
         self.read = READ[read]
@@ -277,7 +279,7 @@ def learn(read, train, test, epochs, lr):
     model = Classifier(config, read)
     steps = -(-len(train) // 50)  # in one epoch
     adam, schedule = optim.AdamW(model.parameters(), lr), optim.warmup_cosine(epochs * steps, steps)
-    print(f"\nread {read}, learning rate {lr}")
+    print(f"training: {len(train)} pictures, {epochs} epochs, learning rate {lr}, read {read}")
     history = training.fit(
         model, train, test, epochs=epochs, batch_size=50, optimizer=adam, schedule=schedule, verbose=False
     )
@@ -290,8 +292,7 @@ def learn(read, train, test, epochs, lr):
 # Four patches, and the evidence is spread over all of them: every patch holds a piece of the stroke.
 
 # %%
-digits = {read: learn(read, *datasets.digits(), epochs=8, lr=5e-3)[1] for read in READ}
-print()
+digits = {read: learn(read, *datasets.digits(), epochs=4, lr=0.01)[1] for read in READ}
 for read, accuracies in digits.items():
     print(f"digits, read {read:8} {accuracies[-1]:.1%} right")
 
@@ -299,9 +300,9 @@ final = [accuracies[-1] for accuracies in digits.values()]
 assert min(final) > 0.8 and max(final) - min(final) < 0.06
 
 # %% [markdown]
-# All three work, even the corner! What is left between them is the luck of the start: with another seed, another one
-# is ahead. So "only `x[:, 0]`" is not a law of nature. Any token that attends to all others can stand for the image.
-# CLS is the tidy choice, for it has no patch of its own to look after.
+# All three work, even the corner! What is left between them is a few answers in a hundred, and mostly the luck of the
+# start. So "only `x[:, 0]`" is not a law of nature. Any token that attends to all others can stand for the image. CLS
+# is the tidy choice, for it has no patch of its own to look after.
 #
 # ### Task two: a needle in a haystack
 #
@@ -323,23 +324,22 @@ def needles(count, rng, side=4, P=4):
     return datasets.Dataset(pictures, labels, ["top left", "top right", "bottom left", "bottom right"]), places + 1
 
 
-(train, _), (test, needle) = needles(1000, 0), needles(500, 1)
+(train, _), (test, needle) = needles(600, 0), needles(300, 1)
 
 # %%
 slow, fast, trained = {}, {}, {}
 for read in ("CLS", "mean"):
-    _, slow[read] = learn(read, train, test, epochs=4, lr=1e-3)
-    trained[read], fast[read] = learn(read, train, test, epochs=4, lr=4e-3)
-print()
+    _, slow[read] = learn(read, train, test, epochs=3, lr=0.002)
+    trained[read], fast[read] = learn(read, train, test, epochs=3, lr=0.008)
 for read in slow:
-    print(f"needle, read {read:5} {slow[read][-1]:.1%} right at lr 0.001, {fast[read][-1]:.1%} at lr 0.004")
+    print(f"needle, read {read:5} {slow[read][-1]:.1%} right at the small rate, {fast[read][-1]:.1%} at the large one")
 
-assert slow["CLS"][-1] > slow["mean"][-1] + 0.15
+assert slow["CLS"][-1] > slow["mean"][-1] + 0.1
 assert fast["CLS"][-1] > 0.95 and fast["mean"][-1] > 0.9
 
 # %% [markdown]
-# Read the table slowly. At the small learning rate CLS finds the needle and the mean is far behind: in a mean over 16
-# patches, the one that counts weighs a sixteenth. At the larger rate the mean gets there as well.
+# Read the table slowly. At the small learning rate the mean is far behind CLS: in a mean over 16 patches, the one that
+# counts weighs a sixteenth. At a rate four times as large the mean gets there as well.
 #
 # The paper tells the same story (Dosovitskiy et al. 2021, appendix D.3). Its first attempt with the mean did very
 # poorly. The reason was neither the missing token nor the mean: it wanted another learning rate. So which one? Each
@@ -348,7 +348,7 @@ assert fast["CLS"][-1] > 0.95 and fast["mean"][-1] > 0.9
 # %%
 figure, panels = plt.subplots(1, 3, figsize=(10, 3.6), dpi=100, layout="constrained", sharey=True)
 figure.set_label("cls_or_mean")
-titles = "digits: evidence everywhere", "needle, learning rate 0.001", "needle, learning rate 0.004"
+titles = "digits: evidence everywhere", "needle, learning rate 0.002", "needle, learning rate 0.008"
 for ax, curves, title in zip(panels, (digits, slow, fast), titles, strict=True):
     for read, accuracies in curves.items():
         ax.plot(range(1, len(accuracies) + 1), accuracies, "o-", label=f"{read}: {accuracies[-1]:.1%}")
@@ -407,4 +407,4 @@ plt.show()
 #    prepending, and `minivit check FILE` grades what you make of it.
 # 2. Read CLS and the mean side by side: `ops.concatenate([x[:, 0], x[:, 1:].mean(axis=1)], axis=1)`, and a head with
 #    twice the inputs. Is it better on the needle at the small rate?
-# 3. Make the haystack larger: `needles(1000, 0, side=6)`. Who suffers more, CLS or the mean? Guess before you run it.
+# 3. Make the haystack larger: `needles(600, 0, side=6)`. Who suffers more, CLS or the mean? Guess before you run it.
