@@ -54,12 +54,15 @@ plt.show()
 # ## Now one that has learned
 #
 # Digits, 8 x 8 pixels. With P = 2 there are 16 patches, so there is something to look at. We start the
-# positions at zero: whatever we find in them later was learned, not drawn. A few epochs are enough.
+# positions at zero: whatever we find in them later was learned, not drawn. The model is small, and to be
+# quick we leave out all that makes lesson 9's reader better: augmentation, dropout, soft labels. Five epochs.
 
 # %%
 train, test = datasets.digits()
-plan = dataclasses.replace(recipe("digits"), epochs=8, lr=4e-3, decay=0.98)
-config = vit.ViTConfig(**plan.model | {"patch_size": 2}, image_size=8, num_channels=1, num_labels=10)
+plan = dataclasses.replace(recipe("digits"), epochs=5, lr=0.01, decay=0.97, affine={}, label_smoothing=0.0)
+sizes = {"patch_size": 2, "hidden_size": 48, "num_attention_heads": 4, "intermediate_size": 96}
+sizes = plan.model | sizes | {"hidden_dropout_prob": 0.0}
+config = vit.ViTConfig(**sizes, image_size=8, num_channels=1, num_labels=10)
 
 
 def new_model():
@@ -72,16 +75,16 @@ fresh, model = new_model().eval(), new_model()
 plan.fit(model, train)
 right = training.evaluate(model, test).accuracy
 print(f"fresh {training.evaluate(fresh, test).accuracy:.1%}, trained {right:.1%} of {len(test)} unseen digits right")
-assert right > 0.8
+assert right > 0.7
 
 # %%
-x, labels = test.batch(np.arange(300))  # (B, C, H, W), (B,)
+x, labels = test.batch(np.arange(200))  # (B, C, H, W), (B,): the digits that we look at
 grid = model.vit.embeddings.patch_embeddings.grid
 with no_grad():
     before = fresh(x, output_attentions=True)
     after = model.eval()(x, output_attentions=True, output_hidden_states=True)
 predictions = after.logits.data.argmax(1)
-one = int(after.logits.data[np.arange(300), labels].argmax())  # the digit that it reads most easily
+one = int(after.logits.data[np.arange(200), labels].argmax())  # the digit that it reads most easily
 label = int(labels[one])
 L, h, T = len(after.attentions), *after.attentions[0].shape[1:3]
 print(f"{L} layers of {h} heads, {T} tokens; our digit: number {one}, label {label}, read as {predictions[one]}")
@@ -286,7 +289,7 @@ assert accuracy[0] < 0.2 < 0.4 < accuracy[1] and accuracy[-1] > 0.8
 figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), dpi=100, layout="constrained")
 figure.set_label("logit_lens")
 axes[0].plot(range(L + 1), accuracy, "o-")
-axes[0].set(xticks=range(L + 1), ylim=(0, 1), xlabel="after layer", ylabel="share of right answers", title="300 digits")
+axes[0].set(xticks=range(L + 1), ylim=(0, 1), xlabel="after layer", ylabel="share of right answers", title="200 digits")
 drawn = axes[1].imshow(p[:, one], "viridis", vmin=0, vmax=1, aspect="auto")
 axes[1].set(xticks=range(10), yticks=range(L + 1), xlabel="class", ylabel="after layer", title=f"digit, label {label}")
 figure.colorbar(drawn, ax=axes[1], label="probability")
