@@ -5,8 +5,8 @@
 # nothing?
 #
 # Builds: a body pretrained on the digits 0 to 4; a new head for 5 to 9, learned alone (linear probe), with
-# the body (full finetuning), and against a model that starts from scratch; then a reader of small digits that
-# is given larger ones.
+# the body (full finetuning), and against a model that starts from scratch; a body pretrained on your photo
+# alone; then a reader of small digits that is given larger ones.
 #
 # Teach: 30 minutes. Run: 25 seconds.
 #
@@ -19,15 +19,15 @@ import warnings
 import matplotlib.pyplot as plt
 import numpy as np
 
-from minivit import datasets, images, training, vit
+from minivit import datasets, images, lessons, training, vit
 from minivit.autograd import no_grad
 from minivit.recipes import recipe
 
+photo = lessons.photo()
 plan = recipe("digits")
+sizes = plan.model | {"num_hidden_layers": 2}  # a layer less than in lesson 9: there will be many trainings
 
 # %% [markdown]
-# This lesson has its own pictures, the digits in the box; a photo given on the command line is not used.
-#
 # ## Two halves of the digits
 #
 # Lesson 9 ended with a complaint: from scratch, on few pictures, a Vision Transformer learns by heart. So let
@@ -77,17 +77,26 @@ plt.show()
 # %% [markdown]
 # ## Pretraining
 #
-# Six epochs, by the recipe of lesson 9. One thing is changed: the labels are hard. On ImageNet softened ones
-# were found to press each kind into one point, so that what differs inside a kind, and may serve for other
-# kinds, gets lost (Kornblith et al. 2021). Our digits are too few to show that.
+# Five epochs, by the recipe of lesson 9, with two changes. The batches are large: 128 pictures, and a higher
+# learning rate with them. And the labels are hard. On ImageNet, softened ones were found to press each kind
+# together, so that what differs inside a kind, and may serve for other kinds, gets lost (Kornblith et al.
+# 2021). Our digits are too few to show that.
+
 
 # %%
-config = vit.ViTConfig(**plan.model, image_size=8, num_channels=1, num_labels=40)
-pretrained = vit.ViTForImageClassification(config, rng=0)
-dataclasses.replace(plan, epochs=6, label_smoothing=0.0).fit(pretrained, many, rng=0)
+def pretrain(data, epochs):
+    """A model that learned which of `data`'s kinds a picture is."""
+    config = vit.ViTConfig(**sizes, image_size=8, num_channels=1, num_labels=len(data.class_names))
+    model = vit.ViTForImageClassification(config, rng=0)
+    changed = dataclasses.replace(plan, epochs=epochs, batch_size=128, lr=5e-3, label_smoothing=0.0)
+    changed.fit(model, data, rng=0)
+    return model
+
+
+pretrained = pretrain(many, epochs=5)
 accuracy = training.evaluate(pretrained, eight_ways(test.only(range(5)))).accuracy
 print(f"which of 40 kinds? {accuracy:.1%} right in the exam; guessing would give {1 / 40:.1%}")
-assert accuracy > 0.6
+assert accuracy > 0.5
 
 # %% [markdown]
 # ## A new head
@@ -124,7 +133,7 @@ for parameter in model.vit.parameters():
 model(pixel_values, labels=labels).loss.backward()
 learned = sum(parameter.size for parameter in model.parameters() if parameter.grad is not None)
 print(f"frozen: {learned} of {model.num_parameters():,} numbers learn, from {len(few)} pictures")
-assert learned == 5 * 64 + 5
+assert learned == 5 * 64 + 5 and model.num_parameters() == 68_869
 
 # %% [markdown]
 # Nothing more is behind it. With the body frozen, its CLS tokens are fixed numbers, and the whole Vision
@@ -152,100 +161,136 @@ print("the head's gradient by hand: (softmax - target).T @ cls / B, shape", (dlo
 
 
 # %%
-def start(way, seed):
-    """A model for the five new digits."""
-    config = vit.ViTConfig(**plan.model, image_size=8, num_channels=1, num_labels=5)
+def start(body, frozen, seed):
+    """A model for the five new digits; body: the arrays of a pretrained one, or None."""
+    config = vit.ViTConfig(**sizes, image_size=8, num_channels=1, num_labels=5)
     model = vit.ViTForImageClassification(config, rng=100 + seed)
-    if way != "from scratch":
+    if body:
         model.load_state_dict(body, strict=False)  # strict=False: the head is not among them
-    if way == "linear probe":
-        for parameter in model.vit.parameters():
-            parameter.requires_grad = False
+    for parameter in model.vit.parameters():
+        parameter.requires_grad = not frozen
     return model
 
 
-def race(model, few, steps, seed, lr=2e-3):
-    """Accuracy in the exam after so many steps, each with all of the few pictures."""
-    dataclasses.replace(plan, epochs=steps, batch_size=64, lr=lr).fit(model, few, rng=seed, verbose=False)
-    return training.evaluate(model, exam).accuracy
+counts, draws = [2, 5, 10], 4
+
+
+def race(body, frozen=False, lr=2e-3):
+    """Accuracy in the exam (draws, counts), each time after 20 steps with all of the few pictures."""
+    accuracy = np.empty((draws, len(counts)))
+    for draw, place in np.ndindex(accuracy.shape):
+        model, few = start(body, frozen, draw), new.few(counts[place], rng=draw)
+        dataclasses.replace(plan, epochs=20, batch_size=64, lr=lr).fit(model, few, rng=draw, verbose=False)
+        accuracy[draw, place] = training.evaluate(model, exam).accuracy
+    return accuracy
 
 
 # %% [markdown]
-# 20 steps, with 1, 2, 5 and 10 pictures of each digit. Which pictures are drawn matters a lot when they are
-# so few, so each race is run three times with other pictures, and the mean counts. 36 trainings: wait six
-# seconds.
+# With 2, 5 and 10 pictures of each digit. Which pictures are drawn matters a lot when they are so few, so
+# each race is run four times with other pictures, and the mean counts. 36 trainings: wait some seconds.
 
 # %%
-WAYS = {"full finetuning": 2e-3, "linear probe": 2e-2, "from scratch": 2e-3}  # and their learning rates
-counts, draws = [1, 2, 5, 10], 3
-results = {way: np.empty((draws, len(counts))) for way in WAYS}
-for draw, place in np.ndindex(draws, len(counts)):
-    few = new.few(counts[place], rng=draw)
-    for way, lr in WAYS.items():
-        results[way][draw, place] = race(start(way, draw), few, 20, draw, lr)
+results = {
+    "full finetuning": race(body),
+    "linear probe": race(body, frozen=True, lr=2e-2),
+    "from scratch": race(None),
+}
 print("pictures of each digit", *(f"{count:6d}" for count in counts))
 for way, accuracies in results.items():
     print(f"{way:22}", *(f"{accuracy:6.3f}" for accuracy in accuracies.mean(0)))
-
-# %% [markdown]
-# Full finetuning is first with any number of pictures: what the body saw in 0 to 4 helps to see 5 to 9. With
-# up to five pictures of each, the probe is second. It learns 325 numbers, the model from scratch 102,341.
-# With ten, the model from scratch has caught up.
-
-# %%
 full, probe, scratch = (accuracies.mean(0) for accuracies in results.values())  # (counts,) each
-assert (full > scratch + 0.02).all() and full.mean() > scratch.mean() + 0.05
-assert full.mean() > probe.mean() + 0.02
-lead = probe - scratch
-assert lead[:3].mean() > 0.01 and lead[3] < lead[1:3].mean()
+assert full.mean() > scratch.mean() + 0.01 and full.mean() > probe.mean() + 0.01
+assert abs(probe.mean() - scratch.mean()) < 0.1
 
 # %% [markdown]
-# ## Where pretraining does not help
+# Full finetuning is first: what the body saw in 0 to 4 helps to see 5 to 9. The probe learns 325 numbers
+# where the model from scratch learns 68,869, and yet the two come out close together. But the probe cannot
+# grow: what the frozen body does not tell apart, no matrix after it can.
 #
-# Give all three more time with the same five pictures of each digit: 40 steps, then 80.
+# The lead is not large. Our digits are easy, and augmentation tells a model much of what pretraining would. In
+# photographs there is far more to find.
+#
+# ## Must it be digits?
+#
+# The body was pretrained on digits, and reads digits better. Is it *digits* that it knows now, or something
+# more general: up and down, left and right, edges? Pretrain one on pictures that hold no digit at all, and
+# see. Twenty pieces of your photo will do: grey, 8 x 8 pixels, stretched from black to white as the digits
+# are. Each piece in eight ways: 160 kinds. Nobody had to label them: which piece it is and how it was turned
+# is known to whoever cut it. Learning from such labels is called *self-supervised*.
+
 
 # %%
-budgets = [20, 40, 80]
-longer = {way: [results[way][:2, counts.index(5)].mean()] for way in WAYS}  # the first two draws, 20 steps
-for steps in budgets[1:]:
-    for way, lr in WAYS.items():
-        accuracies = [race(start(way, draw), new.few(5, rng=draw), steps, draw, lr) for draw in range(2)]
-        longer[way].append(np.mean(accuracies))
-print("steps                 ", *(f"{steps:6d}" for steps in budgets))
-for way, accuracies in longer.items():
-    print(f"{way:22}", *(f"{accuracy:6.3f}" for accuracy in accuracies))
-lead = np.subtract(longer["full finetuning"], longer["from scratch"])
-print("lead of the pretrained", *(f"{points:6.3f}" for points in lead))
-assert lead[0] > 0.05 and lead[-1] < lead[0] - 0.03
-probes_lead = np.subtract(longer["linear probe"], longer["from scratch"])
-assert probes_lead[-1] < probes_lead[0] - 0.03
+def pieces(photo, n, rng):
+    """n squares of a photo, a quarter to a half of its shorter side: (n, 1, 8, 8) uint8, and (left, top, side) each."""
+    grey = np.asarray(images.open_image(photo).convert("L"))  # (H, W)
+    (H, W), short = grey.shape, min(grey.shape)
+    cut, squares = [], []
+    for side in rng.integers(max(short // 4, 1), max(short // 2, 1), n, endpoint=True):
+        top, left = rng.integers(0, (H - side + 1, W - side + 1))
+        piece = images.pixel_values(grey[top : top + side, left : left + side], size=8)  # (1, 8, 8)
+        piece = piece - piece.min()
+        cut.append(np.rint(255 * piece / max(piece.max(), 1 / 255)))  # black to white
+        squares.append((left, top, side))
+    return np.array(cut, np.uint8), squares
+
+
+cut, squares = pieces(photo, 20, np.random.default_rng(0))
+each = len(old) // len(cut)  # copies; augmentation makes each of them different
+own = datasets.Dataset(np.repeat(cut, each, axis=0), np.repeat(np.arange(len(cut)), each), range(len(cut)))
+own = eight_ways(own)
+print(len(own), "pictures of", len(own.class_names), "kinds, all from", len(cut), "pieces of one photo")
+assert cut.shape == (20, 1, 8, 8) and len(own.class_names) == 8 * 20
+assert len(own) <= len(many)  # no more pictures than there were of digits
+
+# %%
+figure = plt.figure(figsize=(10, 5), layout="constrained")
+figure.set_label("pieces_of_the_photo")
+left, right = figure.subfigures(1, 2)
+ax = left.subplots()
+ax.imshow(images.open_image(photo))
+for x, y, side in squares:
+    for width, color in ((2.5, "black"), (1, "white")):  # two lines, so that one of them is seen on any photo
+        ax.add_patch(plt.Rectangle((x - 0.5, y - 0.5), side, side, fill=False, color=color, linewidth=width))
+ax.set(title="The photo, and twenty squares", xticks=[], yticks=[])
+for piece, ax in zip(cut, right.subplots(4, 5).ravel(), strict=True):
+    ax.imshow(piece[0], "gray", vmin=0, vmax=255, extent=(0, 8, 8, 0))
+    ax.vlines(4, 0, 8, "deepskyblue", linewidth=0.8)
+    ax.hlines(4, 0, 8, "deepskyblue", linewidth=0.8)
+    ax.set(xticks=[], yticks=[])
+right.suptitle("The pieces: 8 x 8 pixels, 4 patches", fontsize="large")
+plt.show()
+
+# %%
+seen = pretrain(own, epochs=5)
+photo_body = {name: array for name, array in seen.state_dict().items() if name.startswith("vit.")}
+results["full finetuning, pretrained on the photo"] = race(photo_body)
+for way, accuracies in results.items():
+    print(f"{way:41}", *(f"{accuracy:6.3f}" for accuracy in accuracies.mean(0)))
+assert photo_body.keys() == body.keys()  # the same body, other numbers in it
 
 # %% [markdown]
-# The lead melts, and the probe falls back. Three plain reasons.
+# What did *your* photo do? With the cat, such a body was ahead of from scratch with each seed that we tried, by
+# a third of the lead that the digits gave, or by all of it. Yet it has never seen a digit. So a good part of
+# what is carried over is not "digits". It is more general: which patch lies beside which, where an edge runs.
+# That fits what was found in convolutional networks: one photo, augmented strongly, is enough to learn their
+# first layers (Asano, Rupprecht and Vedaldi 2020).
 #
-# - Our digits are easy: 8 x 8 pixels, and augmentation tells the model most of what pretraining would. With
-#   time, the model from scratch finds the rest in the 25 pictures. In photographs there is far more to find.
-# - The probe cannot grow: what the frozen body does not tell apart, no matrix after it can.
-# - What counts in pretraining is many *kinds*. Pretrained for as many steps on the five upright digits alone,
-#   the same race (20 steps, five pictures of each) gives full finetuning 0.74, from scratch 0.74, linear
-#   probe 0.59: nothing gained. To tell these five apart a body need not see what tells the other five apart.
+# And a photo in which nothing is to be seen? Then its kinds cannot be told apart, the labels are noise, and
+# the body is *worse* than a fresh one. Pretraining is no magic: try a photo of one colour.
 
 # %%
-figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.8), sharey=True, layout="constrained")
+figure, ax = plt.subplots(figsize=(10, 5.2), layout="constrained")
 figure.set_label("race")
-for (way, accuracies), color in zip(results.items(), ("tab:green", "tab:blue", "tab:orange"), strict=True):
-    low, high = accuracies.min(0), accuracies.max(0)
-    left.fill_between(counts, low, high, color=color, alpha=0.15, linewidth=0)
-    left.plot(counts, accuracies.mean(0), "o-", color=color, label=way)
-    right.plot(budgets, longer[way], "o-", color=color, label=way)
-left.set(xscale="log", xlabel="pictures of each new digit", ylabel="accuracy", title="20 steps: pretraining leads")
-left.set_xticks(counts, counts)
-left.minorticks_off()
-right.set(xlabel="steps", title="5 pictures of each: the lead melts")
-right.set_xticks(budgets)
-left.legend(title="mean; shaded: lowest to highest draw", loc="lower right")
-for ax in (left, right):
-    ax.grid(alpha=0.3)
+colors = ("tab:green", "tab:blue", "tab:orange", "tab:purple")
+for (way, accuracies), color in zip(results.items(), colors, strict=True):
+    if color != "tab:purple":
+        ax.fill_between(counts, accuracies.min(0), accuracies.max(0), color=color, alpha=0.13, linewidth=0)
+    ax.plot(counts, accuracies.mean(0), "o--" if color == "tab:purple" else "o-", color=color, label=way)
+ax.set(xscale="log", xlabel="pictures of each new digit", ylabel="accuracy", title="After 20 steps")
+ax.set_xticks(counts, counts)
+ax.minorticks_off()
+ax.legend(title="mean; shaded: lowest to highest draw", loc="lower right")
+ax.grid(alpha=0.3)
 plt.show()
 
 # %% [markdown]
@@ -260,13 +305,14 @@ plt.show()
 # CLS.
 
 # %%
-small = plan.model | {"patch_size": 2, "num_hidden_layers": 2}
+small = sizes | {"patch_size": 2, "hidden_dropout_prob": 0.0}
 config = vit.ViTConfig(**small, image_size=8, num_channels=1, num_labels=10)
 reader = vit.ViTForImageClassification(config, rng=0)
-dataclasses.replace(plan, epochs=8, lr=3e-3).fit(reader, train, rng=0)
+dataclasses.replace(plan, epochs=5, lr=5e-3).fit(reader, train, rng=0)
+test = test.subset(np.arange(300))  # enough for what follows
 at_home = training.evaluate(reader, test).accuracy
 print(f"8 x 8 pixels: {at_home:.3f}")
-assert at_home > 0.85
+assert at_home > 0.75
 
 # %% [markdown]
 # Now 12 x 12 pixels: 6 x 6 patches. `from_tensors` with another `image_size` interpolates once and for all;
@@ -296,41 +342,32 @@ def reads(size, interpolated):
     return training.evaluate(model, test.resized(size)).accuracy
 
 
-sizes = [8, 10, 12, 14, 16]
-mixed, naive = ([reads(size, interpolated) for size in sizes] for interpolated in (True, False))
-for size, good, bad in zip(sizes, mixed, naive, strict=True):
+sides = [8, 10, 12, 16]
+mixed, naive = ([reads(size, interpolated) for size in sides] for interpolated in (True, False))
+for size, good, bad in zip(sides, mixed, naive, strict=True):
     print(f"{size:2d} x {size:2d} pixels: interpolated {good:.3f}, naive {bad:.3f}")
 assert mixed[0] == naive[0] == at_home
-assert mixed[2] > 0.5 and max(naive[1:]) < 0.3
+assert mixed[2] > 0.6 and max(naive[1:]) < 0.3
 
 # %% [markdown]
 # Positions that are wrong make it blind, no better than guessing; interpolated ones keep most of its sight.
-# Not all: a patch now holds a smaller piece of a thicker stroke, which it has seldom seen. (Why 10 x 10 is
-# the worst is left to you.) So one *finetunes* at the new size, and one epoch helps already. A model from
-# scratch gets the same epoch.
-
+# Not all: a patch now holds a smaller piece of a thicker stroke, which it has seldom seen. So one *finetunes*
+# at the new size, gently, and one epoch helps already.
 
 # %%
-def one_epoch(model, lr):
-    dataclasses.replace(plan, epochs=1, lr=lr).fit(model, train.resized(12), rng=0)
-    return training.evaluate(model, test.resized(12)).accuracy
-
-
-config = vit.ViTConfig(**small, image_size=12, num_channels=1, num_labels=10)
-finetuned = one_epoch(larger, 1.5e-3)
-fresh = one_epoch(vit.ViTForImageClassification(config, rng=0), 3e-3)
-print(f"12 x 12 pixels, one epoch: interpolated and finetuned {finetuned:.3f}, from scratch {fresh:.3f}")
-assert finetuned > mixed[2] and finetuned > fresh + 0.2
+dataclasses.replace(plan, epochs=1, lr=1.5e-3).fit(larger, train.resized(12), rng=0)
+finetuned = training.evaluate(larger, test.resized(12)).accuracy
+print(f"12 x 12 pixels: interpolated {mixed[2]:.3f}, and after one epoch {finetuned:.3f}")
+assert finetuned > mixed[2]
 
 # %%
 figure, ax = plt.subplots(figsize=(10, 5), layout="constrained")
 figure.set_label("larger_input")
-ax.plot(sizes, mixed, "o-", color="tab:green", label="positions interpolated, nothing learned")
-ax.plot(sizes, naive, "o-", color="0.5", label="rows used again, nothing learned")
+ax.plot(sides, mixed, "o-", color="tab:green", label="positions interpolated, nothing learned")
+ax.plot(sides, naive, "o-", color="0.5", label="rows used again, nothing learned")
 ax.plot(12, finetuned, "*", color="tab:green", markersize=16, label="interpolated, then one epoch")
-ax.plot(12, fresh, "*", color="tab:orange", markersize=16, label="from scratch, one epoch")
 ax.set(xlabel="pixels a side", ylabel="accuracy", ylim=(0, 1), title="A model of 8 x 8 pixels reads larger digits")
-ax.set_xticks(sizes)
+ax.set_xticks(sides)
 ax.grid(alpha=0.3)
 ax.legend()
 plt.show()
@@ -340,8 +377,8 @@ plt.show()
 #
 # - Finetuning keeps the body and draws a new head, one linear map; at first it is learned gently, or alone.
 # - A linear probe is one matrix on the final CLS tokens. It measures what the body already tells apart.
-# - With few pictures and few steps: full finetuning, then the probe, then from scratch. With more steps the
-#   lead melts, and where the pretraining knew few kinds there may be none.
+# - With few pictures and few steps, full finetuning is ahead of the probe and of from scratch.
+# - What is carried over is general. A body can get a part of it without labels, from the pieces of one photo.
 # - At another resolution P stays, N grows, and the positions are interpolated, CLS's row apart; then one
 #   finetunes.
 #
@@ -352,5 +389,7 @@ plt.show()
 #
 # 1. Exercise 10, write the backward: positions on another grid, an interpolation as two matrix products.
 #    `minivit exercise 10 --out DIR` writes its stub, `minivit check FILE` grades it.
-# 2. Pretrain on `old` instead of `many` (48 epochs, num_labels=5) and run the race again. Who wins now?
-# 3. Between the probe and full finetuning: freeze all but the last block and the head. Where does it land?
+# 2. Does what counts lie in the many kinds? Pretrain on `old` instead of `many`, 5 kinds and as many steps
+#    (`pretrain(old, epochs=36)`), and run the race again. Who wins now?
+# 3. Give the race 80 steps instead of 20. What becomes of the lead?
+# 4. Between the probe and full finetuning: freeze all but the last block and the head. Where does it land?

@@ -54,12 +54,15 @@ plt.show()
 # ## Now one that has learned
 #
 # Digits, 8 x 8 pixels. With P = 2 there are 16 patches, so there is something to look at. We start the
-# positions at zero: whatever we find in them later was learned, not drawn. A few epochs are enough.
+# positions at zero: whatever we find in them later was learned, not drawn. The model is small, and to be
+# quick we leave out all that makes lesson 9's reader better: augmentation, dropout, soft labels. Five epochs.
 
 # %%
 train, test = datasets.digits()
-plan = dataclasses.replace(recipe("digits"), epochs=8, lr=4e-3, decay=0.98)
-config = vit.ViTConfig(**plan.model | {"patch_size": 2}, image_size=8, num_channels=1, num_labels=10)
+plan = dataclasses.replace(recipe("digits"), epochs=5, lr=0.01, decay=0.97, affine={}, label_smoothing=0.0)
+sizes = {"patch_size": 2, "hidden_size": 48, "num_attention_heads": 4, "intermediate_size": 96}
+sizes = plan.model | sizes | {"hidden_dropout_prob": 0.0}
+config = vit.ViTConfig(**sizes, image_size=8, num_channels=1, num_labels=10)
 
 
 def new_model():
@@ -72,16 +75,16 @@ fresh, model = new_model().eval(), new_model()
 plan.fit(model, train)
 right = training.evaluate(model, test).accuracy
 print(f"fresh {training.evaluate(fresh, test).accuracy:.1%}, trained {right:.1%} of {len(test)} unseen digits right")
-assert right > 0.8
+assert right > 0.7
 
 # %%
-x, labels = test.batch(np.arange(300))  # (B, C, H, W), (B,)
+x, labels = test.batch(np.arange(200))  # (B, C, H, W), (B,): the digits that we look at
 grid = model.vit.embeddings.patch_embeddings.grid
 with no_grad():
     before = fresh(x, output_attentions=True)
     after = model.eval()(x, output_attentions=True, output_hidden_states=True)
 predictions = after.logits.data.argmax(1)
-one = int(after.logits.data[np.arange(300), labels].argmax())  # the digit that it reads most easily
+one = int(after.logits.data[np.arange(200), labels].argmax())  # the digit that it reads most easily
 label = int(labels[one])
 L, h, T = len(after.attentions), *after.attentions[0].shape[1:3]
 print(f"{L} layers of {h} heads, {T} tokens; our digit: number {one}, label {label}, read as {predictions[one]}")
@@ -204,7 +207,7 @@ for name, values in near.items():
     for layer, of_layer in enumerate(values, start=1):
         print(f"{name:>9}, layer {layer}:", *(f"{v:.2f}" for v in np.sort(of_layer)))
 print(f"an even head: {even:.2f} patches")
-assert np.ptp(near["trained"][0]) > 1.5 * np.ptp(near["untrained"][0])
+assert near["trained"][0].mean() < near["untrained"][0].mean() - 0.02
 assert near["trained"].min() == near["trained"][0].min()  # the nearest of all looks is in the first layer
 
 # %%
@@ -219,15 +222,16 @@ ax.legend()
 plt.show()
 
 # %% [markdown]
-# In the first layer, training spreads the heads out: some look near, others far. Above, nearly all look
-# everywhere. Dosovitskiy et al. saw the same in models a thousand times larger.
+# In the first layer, training has turned the heads to what is near, some of them more than others: the one that
+# looks nearest is there. Above, nearly all look everywhere. The effect is small, as our digits are. Dosovitskiy
+# et al. (2021, figure 7) saw it clearly, in models a thousand times larger.
 #
 # For the photo and the untrained ViT-Tiny, there is nothing of the kind.
 
 # %%
 tiny_distance = np.stack([lens.attention_distance(a, (14, 14)) for a in untaught])  # (L, h)
 print(f"untrained ViT-Tiny on the photo: {tiny_distance.min():.2f} to {tiny_distance.max():.2f} patches, all heads")
-assert np.ptp(tiny_distance) / tiny_distance.mean() < 0.1 < np.ptp(near["trained"]) / even
+assert np.ptp(tiny_distance) / tiny_distance.mean() < 0.05 < np.ptp(near["trained"]) / even
 
 # %% [markdown]
 # ## What did the positions become?
@@ -243,11 +247,13 @@ alike = unit @ unit.T  # (N, N)
 neighbours, others = alike[distance == 1].mean(), alike[distance > 1].mean()
 print(f"length {np.linalg.norm(learned, axis=1).mean():.2f}; neighbours {neighbours:+.2f}, others {others:+.2f} alike")
 positions.data[0, 1:] = learned[np.random.default_rng(0).permutation(16)]
-mixed_up = training.evaluate(model, test).accuracy
+with no_grad():
+    mixed_up = (model(x).logits.data.argmax(1) == labels).mean()
 positions.data[0, 1:] = learned
-print(f"accuracy {right:.1%}; with the positions mixed up {mixed_up:.1%}")
-assert mixed_up < right - 0.2 and training.evaluate(model, test).accuracy == right
-assert abs(neighbours) < 0.4
+in_place = (predictions == labels).mean()
+print(f"{in_place:.1%} of the {len(x)} digits right; with the positions mixed up {mixed_up:.1%}")
+assert mixed_up < in_place - 0.2
+assert abs(neighbours) < 0.3
 
 # %%
 figure = plots.position_similarity(positions.data, grid)
@@ -257,7 +263,7 @@ plt.show()
 # %% [markdown]
 # No. The model needs its positions, that is plain: mixed up, it is lost. But neighbours are hardly more alike
 # than others. The famous picture came from millions of photos, where neighbouring patches look alike. 900
-# digits and eight epochs teach something simpler: sixteen places, each with a name of its own. That is enough
+# digits and five epochs teach something simpler: sixteen places, each with a name of its own. That is enough
 # to tell them apart. Report what you found, not what the paper found.
 #
 # ## The answer, layer by layer
@@ -280,13 +286,13 @@ for layer, (right_here, shares) in enumerate(zip(accuracy, p, strict=True)):
     surest = shares[np.arange(len(labels)), labels].mean()
     print(f"after layer {layer}: {right_here:6.1%} right, the right class gets {surest:.2f}")
 assert np.ptp(by_layer[0], axis=0).max() < 1e-4  # before layer 1, CLS has seen no picture
-assert accuracy[0] < 0.2 < 0.4 < accuracy[1] and accuracy[-1] > 0.8
+assert accuracy[0] < 0.2 < 0.3 < accuracy[1] < accuracy[-1]
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), dpi=100, layout="constrained")
 figure.set_label("logit_lens")
 axes[0].plot(range(L + 1), accuracy, "o-")
-axes[0].set(xticks=range(L + 1), ylim=(0, 1), xlabel="after layer", ylabel="share of right answers", title="300 digits")
+axes[0].set(xticks=range(L + 1), ylim=(0, 1), xlabel="after layer", ylabel="share of right answers", title="200 digits")
 drawn = axes[1].imshow(p[:, one], "viridis", vmin=0, vmax=1, aspect="auto")
 axes[1].set(xticks=range(10), yticks=range(L + 1), xlabel="class", ylabel="after layer", title=f"digit, label {label}")
 figure.colorbar(drawn, ax=axes[1], label="probability")
@@ -304,44 +310,67 @@ plt.show()
 # with black as well. "Hidden" is a choice, and the answer depends on it.
 
 # %%
-hidden = x[one : one + 1].copy()  # (1, C, H, W)
-hidden[:, :, 2:4, 4:6] = 0  # row 1, column 2
+def looks(picture, label):
+    """Four maps (rows, columns): what in a picture (C, H, W) made the model say this label?"""
+    pixels_in = Tensor(picture[None], requires_grad=True)
+    output = model(pixels_in, output_attentions=True)
+    output.logits[0, label].backward()
+    return {
+        "grey": lens.occlusion(model, picture, label, 0.0),
+        "black": lens.occlusion(model, picture, label, -1.0),
+        "gradient": abs(pixels_in.grad[0, 0]).reshape(4, 2, 4, 2).sum((1, 3)),
+        "rollout": lens.attention_rollout(output.attentions)[0, 0, 1:].reshape(grid),
+    }
+
+
+of_digit = looks(x[one], label)
+hidden = x[one].copy()  # (C, H, W)
+hidden[:, 2:4, 4:6] = 0  # row 1, column 2
 with no_grad():
-    fall = (model(x[one : one + 1]).logits.data - model(hidden).logits.data)[0, label]
-grey, black = (lens.occlusion(model, x[one], label, value) for value in (0.0, -1.0))
-assert np.isclose(grey[1, 2], fall, atol=1e-4)
+    fall = (model(x[one][None]).logits.data - model(hidden[None]).logits.data)[0, label]
+assert np.isclose(of_digit["grey"][1, 2], fall, atol=1e-4)
 empty = (x[one, 0] == -1).reshape(4, 2, 4, 2).all((1, 3))  # (rows, columns)
-assert abs(black[empty]).max(initial=0) < 1e-4  # black on black changes nothing
-pixels_in = Tensor(x[one : one + 1], requires_grad=True)
-model(pixels_in).logits[0, label].backward()
-gradient = abs(pixels_in.grad[0, 0]).reshape(4, 2, 4, 2).sum((1, 3))  # (rows, columns)
-cls_flow = flow[0, 1:].reshape(grid)
+assert abs(of_digit["black"][empty]).max(initial=0) < 1e-4  # black on black changes nothing
+assert np.allclose(of_digit["rollout"], flow[0, 1:].reshape(grid), atol=1e-5)
 
 # %%
-looks = {"grey": grey, "black": black, "gradient": gradient, "rollout": cls_flow}
-together = np.corrcoef([look.ravel() for look in looks.values()])  # (4, 4)
-print(" " * 10, *(f"{name:>9}" for name in looks))
-for name, line in zip(looks, together, strict=True):
+together = np.corrcoef([look.ravel() for look in of_digit.values()])  # (4, 4)
+print(" " * 10, *(f"{name:>9}" for name in of_digit))
+for name, line in zip(of_digit, together, strict=True):
     print(f"{name:>10}", *(f"{value:9.2f}" for value in line))
 other = (label + 1) % 10
-print(f"for class {other} instead, grey falls by {lens.occlusion(model, x[one], other).round(1)[1]} in row 1")
+for_other = lens.occlusion(model, x[one], other)
+print(f"for class {other} instead, grey falls by {for_other.round(1)[1]} in row 1")
 assert (together < 0.999).sum() == 12  # no two of them are the same map
-assert not np.allclose(lens.occlusion(model, x[one], other), grey, atol=0.1)
+assert not np.allclose(for_other, of_digit["grey"], atol=0.1)
+
+# %% [markdown]
+# And now your photo, grey, in 8 x 8 pixels. The model reads it as a digit; it knows nothing else. Which patch made it
+# say so? Every one of the four looks has an answer to that.
 
 # %%
-figure, axes = plt.subplots(1, 5, figsize=(10, 3.1), dpi=100, layout="constrained")
+small = images.pixel_values(np.asarray(images.open_image(photo).convert("L")), size=8)  # (C, H, W)
+with no_grad():
+    said = int(model(small[None]).logits.data.argmax())
+of_photo = looks(small, said)
+print(f"the photo is read as {said}; hiding one patch changes that logit by up to {abs(of_photo['grey']).max():.1f}")
+
+# %%
+figure, axes = plt.subplots(2, 5, figsize=(10, 6), dpi=100, layout="constrained")
 figure.set_label("three_answers")
-axes[0].imshow(images.to_image(x[one]), cmap="gray", extent=(0, 4, 4, 0))
-axes[0].set_title(f"the digit, label {label}", fontsize=10)
-limit = max(abs(grey).max(), abs(black).max())
-for ax, (name, look) in zip(axes[1:], looks.items(), strict=True):
-    signed = name in ("grey", "black")
-    style = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit} if signed else {"cmap": "viridis", "vmin": 0}
-    drawn = ax.imshow(look, extent=(0, 4, 4, 0), **style)
-    ax.set_title(f"hidden with {name}" if signed else name, fontsize=10)
-    what = {"gradient": "sum of |gradient|", "rollout": "share of CLS"}.get(name, "fall of the logit")
-    figure.colorbar(drawn, ax=ax, location="bottom", label=what)
-for ax in axes:
+rows = (x[one], f"the digit, label {label}", of_digit), (small, f"the photo, read as {said}", of_photo)
+for (first, *others), (picture, title, four) in zip(axes, rows, strict=True):
+    first.imshow(images.to_image(picture), cmap="gray", vmin=0, vmax=255, extent=(0, 4, 4, 0))
+    first.set_title(title, fontsize=10)
+    limit = max(abs(four["grey"]).max(), abs(four["black"]).max()) or 1
+    for ax, (name, look) in zip(others, four.items(), strict=True):
+        signed = name in ("grey", "black")
+        style = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit} if signed else {"cmap": "viridis", "vmin": 0}
+        drawn = ax.imshow(look, extent=(0, 4, 4, 0), **style)
+        ax.set_title(f"hidden with {name}" if signed else name, fontsize=10)
+        what = {"gradient": "sum of |gradient|", "rollout": "share of CLS"}.get(name, "fall of the logit")
+        figure.colorbar(drawn, ax=ax, location="bottom", label=what)
+for ax in axes.ravel():
     ax.set(xticks=range(5), yticks=range(5), xticklabels=[], yticklabels=[])
     ax.grid(color="0.5", linewidth=0.5)
     ax.set_anchor("N")
@@ -350,6 +379,9 @@ plt.show()
 # %% [markdown]
 # Red: the patch spoke for the class. Blue: against it. Only occlusion can be blue: a share of attention and a
 # length cannot be negative. If you need one answer, trust the experiment whose change you can name.
+#
+# And the maps of the photo look no worse than those of the digit. A map says where an answer came from. It
+# does not say that the question made sense.
 #
 # ## What is a head worth?
 #
@@ -360,19 +392,18 @@ plt.show()
 worth = lens.head_importance(model, x, labels)  # (L, h)
 mask = np.ones((L, h))
 mask[0, 2] = 0
+all_out = np.empty(L)
 with no_grad():
     whole = model(x, labels).loss.item()
     assert np.isclose(model(x, labels, head_mask=mask).loss.item() - whole, worth[0, 2], atol=1e-5)
     for layer in range(L):
         mask = np.ones((L, h))
         mask[layer] = 0
-        all_out = model(x, labels, head_mask=mask).loss.item() - whole
-        print(f"layer {layer + 1}: one by one {worth[layer].sum():+.2f} in all, together {all_out:+.2f}")
-        if layer == 0:
-            first_out = all_out
+        all_out[layer] = model(x, labels, head_mask=mask).loss.item() - whole
+        print(f"layer {layer + 1}: one by one {worth[layer].sum():+.2f} in all, together {all_out[layer]:+.2f}")
 print(f"loss {whole:.3f}; the dearest head costs {worth.max():+.3f}, the cheapest {worth.min():+.3f}")
-assert worth.argmax() < h  # the dearest is in the first layer
-assert first_out > 3 * worth.max() and first_out > all_out
+assert worth.argmax() < h and all_out[0] > 3 * all_out[1:].max()  # the first layer is the dearest
+assert all_out[0] > 1.3 * worth[0].sum()
 
 # %%
 figure, ax = plt.subplots(figsize=(10, 3.6), dpi=100, layout="constrained")
@@ -387,18 +418,19 @@ figure.colorbar(drawn, ax=ax, label="nats", shrink=0.8)
 plt.show()
 
 # %% [markdown]
-# Most heads can go, alone, and hardly anything happens. It does not follow that they can all go. The others
-# stand in for one that is missing; nobody stands in for all. So the sum of the small losses is not the loss
-# of the sum.
+# In the upper layers any head can go, and hardly anything happens. In the first layer each one is missed. And
+# all of its heads at once are missed far more than one by one: the others stand in for one that is missing;
+# nobody stands in for all. So the sum of the small losses is not the loss of the sum.
 #
 # ## What you can say now
 #
 # - A map of an untrained model looks like something, too. Compare, and read the colour bar.
 # - Rollout: mean over heads, half identity, rows sum to 1, last layer leftmost. The sums find a wrong axis;
 #   only a case by hand finds a wrong order.
-# - Training spreads the heads of the first layer: some look near, some far.
+# - Training turns heads of the first layer to what is near.
 # - Every layer adds to CLS, so the classifier can be asked after any of them.
-# - Rollout says where CLS looked; occlusion says what changed the answer. They are not the same question.
+# - Rollout says where CLS looked; occlusion says what changed the answer. They are not the same question, and
+#   both have an answer for a photo that is no digit at all.
 # - A head's worth depends on which other heads are there.
 #
 # ## Exercises
