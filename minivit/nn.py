@@ -111,8 +111,9 @@ class Module:
         return [(name, parameter) for name, parameter in found if first[id(parameter)][0] == name]
 
     def parameters(self):
-        """Every Parameter, as a list."""
-        return [parameter for _, parameter in self.named_parameters()]
+        """Every Parameter, as a list, in the order of named_parameters; a shared one once."""
+        found = (value for module in self.modules() for value in vars(module).values() if isinstance(value, Parameter))
+        return list({id(parameter): parameter for parameter in found}.values())
 
     def num_parameters(self):
         """How many numbers the parameters hold."""
