@@ -218,7 +218,7 @@ for shift, (name, values) in zip((-0.12, 0.12), near.items(), strict=True):
     ax.scatter(layer, values.ravel(), label=name, color="0.6" if name == "untrained" else "tab:blue")
 ax.axhline(even, color="black", linestyle=":", label="an even share for all")
 ax.set(xticks=range(1, L + 1), xlabel="layer", ylabel="mean distance in patches", title="Each dot is one head")
-ax.legend()
+ax.legend(loc="lower right")
 plt.show()
 
 # %% [markdown]
@@ -356,7 +356,7 @@ of_photo = looks(small, said)
 print(f"the photo is read as {said}; hiding one patch changes that logit by up to {abs(of_photo['grey']).max():.1f}")
 
 # %%
-figure, axes = plt.subplots(2, 5, figsize=(10, 6), dpi=100, layout="constrained")
+figure, axes = plt.subplots(2, 5, figsize=(10, 5.6), dpi=100, layout="constrained")
 figure.set_label("three_answers")
 rows = (x[one], f"the digit, label {label}", of_digit), (small, f"the photo, read as {said}", of_photo)
 for (first, *others), (picture, title, four) in zip(axes, rows, strict=True):
@@ -408,7 +408,7 @@ assert all_out[0] > 1.3 * worth[0].sum()
 # %%
 figure, ax = plt.subplots(figsize=(10, 3.6), dpi=100, layout="constrained")
 figure.set_label("head_importance")
-drawn = ax.imshow(worth, "RdBu_r", vmin=-abs(worth).max(), vmax=abs(worth).max())
+drawn = ax.imshow(worth, "RdBu_r", vmin=-abs(worth).max(), vmax=abs(worth).max(), aspect="auto")
 for layer, of_head in np.ndindex(worth.shape):
     color = "white" if abs(worth[layer, of_head]) > 0.7 * abs(worth).max() else "black"
     ax.text(of_head, layer, f"{worth[layer, of_head]:+.2f}", ha="center", va="center", color=color)
