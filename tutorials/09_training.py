@@ -300,7 +300,7 @@ assert (np.diff(plain) > 0).all()
 assert (nearest - plain).mean() > 0.02 and (augmented - plain).mean() > 0.02
 everything = nearest_neighbour(train)
 print(f"with all {len(train)} pictures: our reader {final.accuracy:.4f}, nearest neighbour {everything:.4f}")
-assert abs(final.accuracy - everything) < 0.03  # level: no better, no worse, by a margin worth a name
+assert abs(final.accuracy - everything) < 0.03  # about level
 
 # %%
 figure, ax = plt.subplots(figsize=(10, 5.5), layout="constrained")
