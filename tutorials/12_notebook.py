@@ -304,7 +304,8 @@ for panel, values, title, colours in shown:
     limits = {"vmin": -limit, "vmax": limit} if colours == "RdBu_r" else {"vmin": -3}
     drawn = panel.imshow(values.reshape(side, side).T, colours, **limits)  # patches run down the columns: turn back
     panel.set_title(title)
-figure.colorbar(drawn, ax=axes, location="bottom", shrink=0.5, aspect=40, label="the last picture: log10 of the distance")
+below = {"location": "bottom", "shrink": 0.5, "aspect": 40}
+figure.colorbar(drawn, ax=axes, **below, label="the last picture: log10 of the distance")
 for panel in axes.ravel():
     panel.set(xticks=[], yticks=[])
 plt.show()
