@@ -170,14 +170,14 @@ print(f"the MLP's {block.mlp.num_parameters():,} parameters and the residual do 
 # is one array of almost a gigabyte. Backward needs it again, so each block keeps its own until then. Written
 # with the plain ops, a block keeps two: the scores before the softmax and after it.
 #
-# Do not believe "two": measure it. On a corner of 60 x 60 pixels we can afford the plain way. The same
+# Do not believe "two": measure it. On a corner of 84 x 84 pixels we can afford the plain way. The same
 # numbers come out of it, since the letters of an einsum are only names, and minivit goes the plain way for
 # any spelling but its own.
 
 # %%
 def held(value_einsum):
     """Bytes that wait for backward after the forward pass of one block, and the output."""
-    x = notebook.Embedding(10, rng=1)(notebook.PatchEmbeddings(image[:, :60, :60], 10)())
+    x = notebook.Embedding(10, rng=1)(notebook.PatchEmbeddings(image[:, :84, :84], 10)())
     model = notebook.Vit(10, D, h, 1, value_einsum, rng=2).eval()
     tracemalloc.start()
     y = model(x)
@@ -209,7 +209,8 @@ assert round(one / 1e6) == 960
 #
 # And backward? It makes them again. What forward keeps is one number for each query: the logarithm of
 # softmax's denominator. With it `exp(score - that number)` is the share, at once. A little more arithmetic,
-# and the gigabytes are gone. This is the idea of FlashAttention.
+# and the gigabytes are gone. This is the idea of FlashAttention. (Up to four million shares, minivit keeps
+# them after all: then they take little room, and making them again takes time.)
 #
 # ## Cell 6: four encoders on 5477 tokens, forward and backward
 #
