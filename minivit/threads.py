@@ -49,7 +49,7 @@ def set_num_threads(n):
 
 def get_num_threads():
     """How many threads the ops use."""
-    if _threads is None:  # BLAS is asked before it is held
+    if _threads is None:
         set_num_threads(max((library.num_threads for library in _blas()), default=os.cpu_count() or 1))
     return _threads
 
@@ -174,6 +174,7 @@ def _blas():
 def _hold_blas():
     """Let matrix products run on one thread each, if they do not yet."""
     if not getattr(_local, "held", False):
+        get_num_threads()  # which asks BLAS, before it is held
         for library in _blas():
             library.set_num_threads(1)
         _local.held = True

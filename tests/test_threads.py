@@ -150,6 +150,16 @@ def test_threads_are_as_many_as_blas_was_told_to_take():
     assert done.stdout.strip() == "1" or not threads._blas()
 
 
+def test_a_first_op_that_needs_one_thread_does_not_make_it_the_number_for_all():
+    code = """
+from minivit import threads
+blas = max((library.num_threads for library in threads._blas()), default=None)
+threads.run(lambda part: None, [0])
+assert blas is None or threads.get_num_threads() == blas, (blas, threads.get_num_threads())
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="only where processes fork")
 def test_a_forked_process_has_threads_of_its_own():
     code = """
