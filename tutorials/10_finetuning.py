@@ -289,7 +289,7 @@ for (way, accuracies), color in zip(results.items(), colors, strict=True):
 ax.set(xscale="log", xlabel="pictures of each new digit", ylabel="accuracy", title="After 20 steps")
 ax.set_xticks(counts, counts)
 ax.minorticks_off()
-ax.legend(title="mean; shaded: lowest to highest draw", loc="lower right")
+ax.legend(title="mean; shaded: lowest to highest draw")
 ax.grid(alpha=0.3)
 plt.show()
 

@@ -301,7 +301,7 @@ shown = (
     (axes[1, 1], np.log10(far + 1e-6), "after four encoders: distance to the last token", "viridis"),
 )
 for panel, values, title, colours in shown:
-    limit = abs(values).max() or 1
+    limit = max(abs(values).max(), 1e-3)  # of a photo in one colour only rounding is left
     limits = {"vmin": -limit, "vmax": limit} if colours == "RdBu_r" else {"vmin": -3}
     drawn = panel.imshow(values.reshape(side, side).T, colours, **limits)  # patches run down the columns: turn back
     panel.set_title(title)
