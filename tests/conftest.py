@@ -6,6 +6,15 @@ import pytest
 from minivit import Tensor
 
 
+def pytest_terminal_summary(terminalreporter):
+    """How long each lesson took."""
+    reports = [report for report in terminalreporter.stats.get("passed", []) if "test_a_lesson_runs" in report.nodeid]
+    if reports:
+        terminalreporter.section("seconds a lesson")
+    for report in sorted(reports, key=lambda report: report.nodeid):
+        terminalreporter.line(f"{report.duration:6.1f}  {report.nodeid.rpartition('::')[2]}")
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Every lesson runs on a photo, without a warning and without an open figure left; the durations are pytest's."""
+"""Every lesson runs on a photo, without a warning and without an open figure left; conftest prints the seconds."""
 
 import re
 
