@@ -93,7 +93,7 @@ assert flat or abs(seen[1, 0] - seen[0, 0]).max() > 1e-3
 # To the eye the two photos have little in common. To an encoder without positions they are the same photo, to the
 # last digits. It sees a bag of patches.
 #
-# On the right, each dot is one of CLS's 48 numbers: for the photo from left to right, for the shuffled one upwards.
+# On the right, each dot is one of CLS's 48 numbers: by how much the shuffling changed it.
 
 # %%
 figure, axes = plt.subplots(1, 3, figsize=(10, 3.7), dpi=100, layout="constrained")
@@ -103,10 +103,10 @@ for ax, pixels, title in zip(axes, both, ("the photo", "its patches, shuffled"),
     ax.set(title=title, xticks=range(15), yticks=range(15), xticklabels=[], yticklabels=[])
     ax.tick_params(length=0)
     ax.grid(color="white", linewidth=0.5)
-for states, name, style in ((seen, "with positions", "tab:orange"), (without, "without: all on the line", "tab:blue")):
-    axes[2].plot(states[0, 0], states[1, 0], "o", color=style, markersize=5, label=name)
-axes[2].axline((0, 0), slope=1, color="0.7", zorder=0)
-axes[2].set(title="CLS of both", xlabel="photo", ylabel="shuffled photo", aspect="equal")
+for states, name, color in ((seen, "with positions", "tab:orange"), (without, "without: all 0", "tab:blue")):
+    axes[2].plot(range(1, 49), states[1, 0] - states[0, 0], "o", color=color, markersize=4, label=name)
+axes[2].set(title="CLS: shuffled minus photo", xlabel="number of CLS", ylabel="difference", box_aspect=1)
+axes[2].grid(alpha=0.3)
 axes[2].legend(fontsize=9)
 plt.show()
 
@@ -134,7 +134,7 @@ def pairs(count, side, rng, P=4):
     return datasets.Dataset(pictures, np.tile([0, 1], count), ["left", "right"])
 
 
-train, test = pairs(1000, 4, rng=0), pairs(250, 4, rng=1)
+train, test = pairs(1000, 4, rng=0), pairs(100, 4, rng=1)
 print(len(train), "pictures to learn from,", len(test), "to be tested on, each", train.images.shape[1:])
 
 # %%
@@ -160,19 +160,21 @@ plt.show()
 
 # %%
 config = vit.ViTConfig(
-    hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=64, initializer_range=0.2,
+    hidden_size=32, num_hidden_layers=1, num_attention_heads=8, intermediate_size=32, initializer_range=0.2,
     image_size=16, patch_size=4, num_channels=1, id2label={0: "left", 1: "right"},
 )
 
 
-def learn(model, train=train, test=test, epochs=5):
+def learn(name, model, train=train, test=test, epochs=4):
     """Train the parameters that require a gradient. Returns the test accuracy after each epoch."""
+    print(f"training with positions {name}: {epochs} epochs ...", end=" ", flush=True)
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     adam = optim.AdamW(learned, lr=4e-3)
     schedule = optim.warmup_cosine(epochs * len(train) // 50, len(train) // 50)
     history = training.fit(
         model, train, test, epochs=epochs, batch_size=50, optimizer=adam, schedule=schedule, verbose=False
     )
+    print(f"{history[-1]['test_accuracy']:.1%} right")
     return [row["test_accuracy"] for row in history]
 
 
@@ -180,7 +182,7 @@ def learn(model, train=train, test=test, epochs=5):
 blind = vit.ViTForImageClassification(config, rng=0)
 positions = blind.vit.embeddings.position_embeddings
 positions.data[:], positions.requires_grad = 0, False  # none, and none can be learned
-curves = {"none": learn(blind)}
+curves = {"none": learn("none", blind)}
 
 measured = training.evaluate(blind, test)
 print(f"without positions: {measured.accuracy:.1%} right, loss {measured.loss:.4f}, ln 2 = {math.log(2):.4f}")
@@ -205,7 +207,7 @@ learnable = with_table(start=0.02)
 table = learnable.vit.embeddings.position_embeddings  # (1, T, D)
 untrained = table.data.copy()
 print("the table of positions:", table.shape)
-curves["learnable"] = learn(learnable)
+curves["learnable"] = learn("learnable", learnable)
 assert table.shape == (1, 17, 32) and curves["learnable"][-1] > 0.95
 
 # %% [markdown]
@@ -261,7 +263,7 @@ plt.show()
 fixed = vit.ViTForImageClassification(config, rng=0)
 positions = fixed.vit.embeddings.position_embeddings
 positions.data[:], positions.requires_grad = library, False
-curves["sine-cosine"] = learn(fixed)
+curves["sine-cosine"] = learn("sine-cosine", fixed)
 assert curves["sine-cosine"][-1] > 0.95
 
 # %% [markdown]
@@ -306,7 +308,7 @@ class LinearPositions(nn.Module):
 
     def __init__(self, embeddings):
         self.patch_embeddings, self.cls_token = embeddings.patch_embeddings, embeddings.cls_token
-        self.linear = nn.Linear(1, embeddings.cls_token.shape[-1])
+        self.linear = nn.Linear(1, embeddings.cls_token.shape[-1], rng=1)
 
     def forward(self, pixel_values, *_):
         patches = self.patch_embeddings(pixel_values)  # (B, N, D)
@@ -323,19 +325,18 @@ def with_lines():
 
 # %%
 linear = with_lines()
-curves["linear"] = learn(linear)
+curves["linear"] = learn("linear", linear)
 
 turned = []
 for part in (train, test):
     pictures = np.ascontiguousarray(part.images.transpose(0, 1, 3, 2))  # rows become columns
     turned.append(datasets.Dataset(pictures, part.labels, ["above", "below"]))
-print("\nthe same pictures, turned: is the square above or below the ring?")
-above = learn(with_lines(), *turned)
+above = learn("linear, above or below", with_lines(), *turned)
 print(f"linear positions: left or right {curves['linear'][-1]:.1%}, above or below {above[-1]:.1%}")
 assert curves["linear"][-1] < 0.75 and above[-1] > 0.9
 
 # %% [markdown]
-# Now that is worth a pause. Above or below: learned. Left or right: hardly better than chance. A number that counts
+# Now that is worth a pause. Above or below: learned. Left or right: little better than chance. A number that counts
 # along the rows says "later", and later is lower. But the column is the rest of a division, (n - 1) % 4, and no line
 # through the numbers knows the rest of a division.
 #
@@ -363,6 +364,7 @@ for ax, (name, vectors) in zip(axes, kinds.items(), strict=True):
     maps[:, :4, :, :4] = (vectors @ vectors.T).reshape(4, 4, 4, 4).transpose(0, 2, 1, 3)
     drawing = ax.imshow(maps.reshape(20, 20)[:-1, :-1], "RdBu_r", vmin=-1, vmax=1)
     ax.set(title=name, xticks=[], yticks=[], facecolor="0.6")
+figure.suptitle("Each small map: one position, compared with all 4 x 4")
 figure.colorbar(drawing, ax=axes, label="cosine similarity", shrink=0.8)
 plt.show()
 
@@ -370,8 +372,9 @@ plt.show()
 # Nobody told the table about rows and columns. At the start the maps are noise. After training each map is striped:
 # positions of one column have become alike, since the task asks about columns and nothing else.
 #
-# The paper's famous picture (figure 7) is this one, of a table that was trained on millions of photos: there each map
-# shows a cross, its own row and its own column. The waves have that cross from the start. Here they are, on 14 x 14:
+# The paper's famous picture (figure 7, centre) is this one, of a table that was trained on millions of photos: there
+# each map shows a cross, its own row and its own column. The waves have that cross from the start. Here they are, on
+# 14 x 14:
 
 # %%
 columns_alike = np.corrcoef(table.data[0, 1:]).reshape(4, 4, 4, 4)  # (row, column, row', column')
@@ -397,19 +400,19 @@ plt.show()
 huge = with_table(start=10)
 table_of_10 = huge.vit.embeddings.position_embeddings
 started = table_of_10.data.copy()
-curves["learnable, start 10"] = learn(huge)
+curves["learnable, start 10"] = learn("learnable, start 10", huge)
 patch_length = np.linalg.norm(huge.vit.embeddings.patch_embeddings(train.batch(slice(50))[0]).data, axis=-1).max()
 print(f"the longest patch {patch_length:.1f}, the mean position {np.linalg.norm(started, axis=-1).mean():.1f}")
 for name, start, end in (("0.02", untrained, table.data), ("10", started, table_of_10.data)):
     print(f"start {name:4}: mean size {abs(start).mean():7.4f}, moved by {abs(end - start).mean():.4f} on average")
 print(f"right: {curves['learnable'][-1]:.1%} from 0.02, {curves['learnable, start 10'][-1]:.1%} from 10")
 assert abs(table.data - untrained).mean() > 3 * abs(untrained).mean()  # the small start was forgotten
-assert abs(table_of_10.data - started).mean() < 0.1 * abs(started).mean()  # the huge one stayed what it was
-assert curves["learnable"][-1] > curves["learnable, start 10"][-1] + 0.03
+assert abs(table_of_10.data - started).mean() < 0.01 * abs(started).mean()  # the huge one stayed what it was
+assert curves["learnable"][-1] > curves["learnable, start 10"][-1] + 0.1
 
 # %% [markdown]
-# Both tables moved by the same small amount. For the first it was four times its size: the start is forgotten. For
-# the second it was a hundredth: it is still noise, and the model has to live with it.
+# Both tables moved by less than a tenth. For the first that is more than four times its size: the start is forgotten.
+# For the second it is less than a hundredth: it is still noise, and the model has to live with it.
 #
 # Could they start at exactly zero? Yes. Positions are alike then only until the first step, since different patches
 # stand on them and send different gradients.
@@ -417,7 +420,7 @@ assert curves["learnable"][-1] > curves["learnable, start 10"][-1] + 0.03
 # %%
 zero = with_table(start=0)
 assert not zero.vit.embeddings.position_embeddings.data.any()
-curves["learnable, start 0"] = learn(zero)
+curves["learnable, start 0"] = learn("learnable, start 0", zero)
 assert curves["learnable, start 0"][-1] > 0.95
 
 # %%
@@ -425,9 +428,9 @@ figure, ax = plt.subplots(figsize=(10, 4.2), dpi=100, layout="constrained")
 figure.set_label("with_and_without_positions")
 for name, accuracies in curves.items():
     style = "s--" if "start" in name else "o-"
-    ax.plot(range(1, 6), accuracies, style, label=f"{name}: {accuracies[-1]:.1%}")
-ax.set(title="Is the square left or right of the ring?", xlabel="epoch", xticks=range(1, 6), ylim=(0.4, 1.03))
-ax.set_ylabel("share of right test answers")
+    ax.plot(range(1, len(accuracies) + 1), accuracies, style, label=f"{name}: {accuracies[-1]:.1%}")
+ax.set(title="Is the square left or right of the ring?", xlabel="epoch", ylabel="share of right test answers")
+ax.set(xticks=range(1, len(accuracies) + 1), ylim=(0.4, 1.03))
 ax.grid(alpha=0.3)
 ax.legend(title="positions", loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
@@ -548,7 +551,7 @@ def lazy(model, side):
 
 
 def right_answers(model, side):
-    pixels, labels = pairs(250, side, rng=2).batch(slice(None))
+    pixels, labels = pairs(100, side, rng=2).batch(slice(None))
     with no_grad():
         return (model(pixels, interpolate_pos_encoding=True).logits.data.argmax(axis=1) == labels).mean()
 
@@ -557,18 +560,17 @@ def right_answers(model, side):
 sides = range(4, 9)
 larger = {
     "interpolated": [right_answers(learnable, side) for side in sides],
-    "interpolated, start 10": [right_answers(huge, side) for side in sides],
     "read in order": [right_answers(lazy(learnable, side), side) for side in sides],
 }
 for name, answers in larger.items():
-    print(f"{name:23}", *[f" {side} x {side}: {answer:.0%}" for side, answer in zip(sides, answers, strict=True)])
-assert min(larger["interpolated"]) > 0.9
-assert max(larger["read in order"][1:]) < 0.85
+    print(f"{name:13}", *[f" {side} x {side}: {answer:.0%}" for side, answer in zip(sides, answers, strict=True)])
+assert min(larger["interpolated"]) > 0.85
+assert min(larger["interpolated"]) > max(larger["read in order"][1:]) + 0.1
 
 # %%
-wave = old[:, :, 35]  # one of the 64 numbers: a sine of the column
+wave = old[:, :, 33]  # one of the 64 numbers: a sine of the column
 again = np.resize(wave, (24, 24))
-shown = {"14 x 14": wave, "24 x 24, interpolated": new[:, :, 35], "24 x 24, read in order": again}
+shown = {"14 x 14": wave, "24 x 24, interpolated": new[:, :, 33], "24 x 24, read in order": again}
 
 widths = {"width_ratios": [1, 1, 1, 1.7]}
 figure, axes = plt.subplots(
@@ -579,6 +581,7 @@ for ax, (title, number) in zip(axes, shown.items(), strict=False):
     ax.imshow(number, "RdBu_r", vmin=-1, vmax=1)
     ax.set(xticks=[], yticks=[])
     ax.set_title(title, fontsize=10)
+axes[0].set_ylabel("one number of the positions,\nred above 0, blue below")
 for name, answers in larger.items():
     axes[3].plot(sides, answers, "o-", label=name)
 axes[3].set(xlabel="patches a side; trained on 4", xticks=sides, ylim=(0, 1.03))
