@@ -187,6 +187,6 @@ def draw(rows, path):
     axes.set(xlabel="time of minivit / time of the peer: left of the line, minivit is faster")
     axes.margins(x=0.12)
     if rows:
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=3)  # above: a bar may be anywhere
     figure.savefig(path)
     plt.close(figure)
