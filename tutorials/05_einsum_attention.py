@@ -6,7 +6,7 @@
 # Builds: attention, three times (loops, einsum, matrix product), its scale, its softmax, its heads and its
 # backward; and a picture of what the published notebook's einsum does instead.
 #
-# Teach: 40 minutes. Run: 2 seconds.
+# Teach: 40 minutes. Run: 4 seconds.
 #
 # Axes: C channels, H W pixels, P patch side, N patches, T tokens (here T = N), q query tokens, k key tokens, D hidden
 # size, h heads, d head size, B batch

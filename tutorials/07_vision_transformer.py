@@ -8,7 +8,7 @@
 # ledger of every shape, parameter and multiply-add; hidden states and attentions of a photo; and a model with
 # a head cut off.
 #
-# Teach: 45 minutes. Run: 3 seconds.
+# Teach: 45 minutes. Run: 5 seconds.
 #
 # Axes: B batch, C channels, H W pixels, P patch side, N patches, T = N + 1 tokens, D hidden size, h heads, d
 # = D / h head size, F MLP size, K classes, L blocks
