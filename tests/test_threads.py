@@ -73,6 +73,18 @@ def test_an_error_in_one_part_is_raised_and_ends_the_others(number, failing):
     threads.run(lambda part: None, range(20))  # and the threads go on working
 
 
+def test_a_thread_that_failed_does_no_more_parts(number):
+    tried = []
+
+    def work(part):
+        tried.append(part)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        threads.run(work, range(50))
+    assert len(tried) <= number
+
+
 def test_a_run_inside_a_run(number):
     total = np.zeros((6, 6), int)
 
