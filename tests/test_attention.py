@@ -85,7 +85,7 @@ def test_large_scores_do_not_overflow(tile):
 @pytest.mark.parametrize("centre", [-4000, 0, 4000])
 @pytest.mark.parametrize("order", [1, -1])
 def test_scores_far_from_zero_in_any_order(centre, order, tile, rng, assert_same):
-    """From tile to tile some rows' scores rise by hundreds and others' fall: exp would overflow, or leave zeros alone."""
+    """From tile to tile some rows' scores rise by hundreds, others' fall: exp would overflow, or leave only zeros."""
     q = np.array([1.0, -1, 1, 1, -1]).reshape(1, 5, 1) * np.ones((2, 1, 1))
     k = np.linspace(-2000, 2000, 24)[::order].reshape(1, 24, 1) + centre + rng.standard_normal((2, 24, 1))
     v = rng.standard_normal((2, 24, 3))
