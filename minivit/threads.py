@@ -1,7 +1,7 @@
 """Threads and blocks: the one place that knows how many cores there are, and what fits into the cache of one.
 
 NumPy works an array off on one core, and a formula of ten steps goes ten times through memory. So an op gives `run` its
-work on some rows, as a function, and `blocks` of rows that stay in the cache from the first step of the formula to the
+work on some rows, as a function, and `blocks` of rows that stay in a cache from the first step of the formula to the
 last. NumPy lets other threads go on while it computes, so the blocks are shared out to all cores. Matrix products are
 shared out in the same way; NumPy's own library for them (OpenBLAS) is held at one thread from the first op on, since
 two that want all cores stand in each other's way. A product outside of minivit then runs on one thread, too.
@@ -26,7 +26,7 @@ from .errors import MinivitError
 
 BLOCK = 2**17  # numbers in a block, 512 KB in float32: between shorter calls of NumPy, threads wait for each other
 PRODUCT = 2**24  # multiply-adds from which on a matrix product is cut: about 0.3 ms on one core
-WORTH = 3  # parts from which on other threads are woken: that takes as long as half a block
+WORTH = 3  # parts from which on other threads are woken: with fewer, waking them takes as long as they save
 
 _threads = None  # how many, once somebody asked or said
 _tasks = queue.SimpleQueue()  # what idle workers wait for
