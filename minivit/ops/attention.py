@@ -41,90 +41,94 @@ def scaled_dot_product_attention(q, k, v, dropout_p=0.0, rng=None):
 
     q: (..., q, d), k and v: (..., k, d), the leading axes (batch, heads) alike; dropout_p: chance to drop a
     probability, rng: for the dropout.  Returns the context y: (..., q, d).
-    A tile is some heads and some of their queries against all keys. Where tokens are many, forward keeps only y and,
-    for each query, the logarithm of softmax's denominator; backward makes each tile of probabilities p again from it:
+    Tile by tile (see _tiles): y = sum(exp(s) v) / sum(exp(s)), s = q k^T / sqrt(d), both sums over all keys. Where
+    tokens are many, forward keeps only y and log(sum(exp(s))), and backward makes p = exp(s - log(sum(exp(s)))) again:
     dv = p^T dy, dp = dy v^T, ds = p * (dp - sum(dp * p)), dq = ds k / sqrt(d), dk = ds^T q / sqrt(d),
     where sum(dp * p) = sum(dy * y) over d.
     Source: Dao et al. 2022, "FlashAttention", section 3.1 and appendix B.
     """
-    _check(q, k, v)
-    if dropout_p and rng is None:
-        raise MinivitError("attention", "dropout_p without rng.", rule="chance comes from a Generator or a seed.")
+    _check(q, k, v, dropout_p, rng)
     seed = np.random.default_rng(rng).integers(2**63) if dropout_p else None
     shapes, dtype = (q.shape, k.shape, v.shape), np.result_type(q, k, v, np.float32)
     q, k, v = (x.astype(dtype, copy=False).reshape(_four(x.shape)) for x in (q, k, v))  # (B, h, tokens, d)
     scale = 1 / math.sqrt(q.shape[3])
+    q = q * scale
+    shifts = not _longest(q) * _longest(k) <= SAFE  # no score is larger than that product
     keeps = is_grad_enabled() and math.prod(q.shape[:3]) * k.shape[2] <= KEEP
-    groups, rows, columns = _tiles(*q.shape[:3], k.shape[2], keeps)
+    groups = _tiles(*q.shape[:3], k.shape[2], all_keys=shifts or keeps)
     y = np.zeros_like(q, shape=(*q.shape[:3], v.shape[3]))  # lies in memory as q does, whose heads may be side by side
-    log_sum = np.empty((*q.shape[:3], 1), dtype)  # (B, h, q, 1)
+    total, largest = np.zeros((2, *q.shape[:3], 1), dtype)  # (B, h, q, 1)
     kept = {}
 
-    def mask(p, *place):  # of the dropout in a tile, the same in both directions without being stored
-        return dropout.__wrapped__(np.ones_like(p), dropout_p, [seed, *place])[0]
+    def drop(p, *tile):  # p after dropout, and its backward: the same each time, without being stored
+        return dropout.__wrapped__(p, dropout_p, [seed, *tile])
 
-    def forward(number):
-        heads = groups[number]
-        for row, some in enumerate(rows):
-            at = (*heads, some)
-            q_scaled = q[at] * scale
-            denominator, shift = np.zeros_like(log_sum[at]), np.zeros_like(log_sum[at])
-            for column, keys in enumerate(columns):
-                p = q_scaled @ k[(*heads, keys)].swapaxes(2, 3)  # (B, h, q, k)
-                if shift.any():
-                    p -= shift
-                if p.max() > SAFE or (column == 0 and p.min() < -SAFE):  # a row of zeros alone would be lost, too
-                    more = p.max(-1, keepdims=True)
-                    if column:
-                        more = np.maximum(more, 0)
-                        y[at] *= np.exp(-more)
-                        denominator *= np.exp(-more)
-                    p -= more
-                    shift += more
-                np.exp(p, out=p)
-                denominator += p @ np.ones((p.shape[3], 1), dtype)  # a sum: BLAS is fast at that
-                y[at] += (p * mask(p, number, row, column) if dropout_p else p) @ v[(*heads, keys)]
-            y[at] /= denominator
-            log_sum[at] = np.log(denominator) + shift
+    def forward(group):
+        for tile, (at, of) in enumerate(groups[group]):
+            p = q[at] @ k[of].swapaxes(2, 3)  # scores, (B, h, q, k)
+            if shifts:  # a tile then has all keys
+                largest[at] = p.max(-1, keepdims=True)
+                p -= largest[at]
+            np.exp(p, out=p)
+            total[at] += p @ np.ones((p.shape[3], 1), dtype)  # a sum: BLAS is fast at that
+            y[at] += drop(p, group, tile)[0] @ v[of]
             if keeps:
-                kept[number, row] = np.divide(p, denominator, out=p)
+                kept[group, tile] = p
 
     threads.run(forward, range(len(groups)))
+    y /= total
+    log_sum = np.log(total) + largest
 
     def backward(dy):
         dy = dy.reshape(y.shape)
         delta = np.vecdot(dy, y)[..., None]  # (B, h, q, 1)
         dq, dk, dv = np.zeros_like(q), np.zeros_like(k), np.zeros_like(v)
 
-        def of_group(number):
-            heads = groups[number]
-            for row, some in enumerate(rows):
-                at = (*heads, some)
-                q_scaled = q[at] * scale
-                for column, keys in enumerate(columns):
-                    of = (*heads, keys)
-                    if keeps:
-                        p = kept[number, row]  # (B, h, q, k)
-                    else:
-                        p = q_scaled @ k[of].swapaxes(2, 3)
-                        np.exp(np.subtract(p, log_sum[at], out=p), out=p)
-                    dp = dy[at] @ v[of].swapaxes(2, 3)  # (B, h, q, k)
-                    if dropout_p:
-                        m = mask(p, number, row, column)
-                        dv[of] += (p * m).swapaxes(2, 3) @ dy[at]
-                        dp *= m
-                    else:
-                        dv[of] += p.swapaxes(2, 3) @ dy[at]
-                    dp -= delta[at]
-                    dp *= p  # now ds
-                    dq[at] += dp @ k[of]
-                    dk[of] += dp.swapaxes(2, 3) @ q_scaled
-                dq[at] *= scale
+        def of_group(group):
+            for tile, (at, of) in enumerate(groups[group]):
+                if keeps:
+                    p = kept[group, tile] / total[at]  # (B, h, q, k)
+                else:
+                    p = q[at] @ k[of].swapaxes(2, 3)
+                    np.exp(np.subtract(p, log_sum[at], out=p), out=p)
+                dropped, undropped = drop(p, group, tile)
+                dv[of] += dropped.swapaxes(2, 3) @ dy[at]
+                ds = undropped(dy[at] @ v[of].swapaxes(2, 3))  # dp, (B, h, q, k)
+                ds -= delta[at]
+                ds *= p
+                dq[at] += ds @ k[of]
+                dk[of] += ds.swapaxes(2, 3) @ q[at]
 
         threads.run(of_group, range(len(groups)))
+        dq *= scale
         return tuple(x.reshape(shape) for x, shape in zip((dq, dk, dv), shapes, strict=True))
 
     return y.reshape(*shapes[0][:-1], y.shape[3]), backward
+
+
+def _tiles(B, h, queries, keys, all_keys=False):
+    """The scores cut into tiles. A tile is (at, of): which queries of which images and heads; which keys of the same.
+
+    It has about TILE scores: those of many heads, where each has few, or of some queries and some keys of one head;
+    all_keys: of some queries and all keys. Returns groups of tiles. A group is worked off by one thread, which alone
+    adds to the contexts of its queries and to the gradients of its keys.
+    """
+    if not B * h * queries:
+        return []
+    length = keys if all_keys or keys * queries <= TILE else min(keys, math.isqrt(TILE))  # keys in a tile
+    rows = threads.cut(queries, -(-queries // max(1, TILE // max(1, length))))
+    columns = threads.cut(keys, -(-keys // max(1, length)))
+    heads = max(1, TILE // max(1, keys * queries))  # in a tile
+    if heads < h:
+        groups = [(slice(b, b + 1), some) for b in range(B) for some in threads.cut(h, -(-h // heads))]
+    else:
+        groups = [(images, slice(None)) for images in threads.cut(B, -(-B // (heads // h)))]
+    return [[((*group, row), (*group, column)) for row in rows for column in columns] for group in groups]
+
+
+def _longest(x):
+    """The length of the longest vector along the last axis."""
+    return math.sqrt(np.vecdot(x, x).max(initial=0))
 
 
 def _four(shape):
@@ -133,26 +137,7 @@ def _four(shape):
     return (math.prod(leading[:-1]), leading[-1], *shape[-2:])
 
 
-def _tiles(B, h, queries, keys, whole_rows=False):
-    """Groups of images and heads, a pair of slices each; slices of queries; slices of keys. One of each is a tile.
-
-    A tile has about TILE scores: those of many heads, where each has few, or of some queries and some keys of one head.
-    A group is worked off by one thread, which alone adds to the gradients of its keys and values.
-    whole_rows: a tile has all keys.
-    """
-    if not B * h * queries:
-        return [], [], []
-    side = max(1, math.isqrt(TILE))
-    length = max(1, min(keys, side if keys * queries > TILE and not whole_rows else keys))  # keys in a tile
-    rows = threads.cut(queries, -(-queries // max(1, TILE // length)))
-    columns = threads.cut(keys, -(-keys // length))
-    several = max(1, TILE // (length * -(-queries // len(rows)))) if len(columns) == 1 else 1  # heads in a tile
-    if several < h:
-        return [(slice(b, b + 1), heads) for b in range(B) for heads in threads.cut(h, -(-h // several))], rows, columns
-    return [(images, slice(None)) for images in threads.cut(B, -(-B // (several // h)))], rows, columns
-
-
-def _check(q, k, v):
+def _check(q, k, v, dropout_p=0.0, rng=None):
     if min(q.ndim, k.ndim, v.ndim) < 2 or not (
         q.shape[:-2] == k.shape[:-2] == v.shape[:-2] and q.shape[-1] == k.shape[-1] and k.shape[-2] == v.shape[-2]
     ):
@@ -162,3 +147,5 @@ def _check(q, k, v):
             rule="q (..., q, d), k (..., k, d), v (..., k, d) with the same leading axes.",
             hint="split the heads first: x.reshape(B, T, h, d).transpose(0, 2, 1, 3).",
         )
+    if dropout_p and rng is None:
+        raise MinivitError("attention", "dropout_p without rng.", rule="chance comes from a Generator or a seed.")
