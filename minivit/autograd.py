@@ -202,9 +202,11 @@ def differentiable(fn):
             raise GraphError(fn.__name__, "an op returns (value, backward), an array and a function of dy.")
         value, backward = result
         out = Tensor(value)
-        if is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
-            out.requires_grad = True
-            out._node = Node(fn.__name__, out, tuple(_origin(x) for x in inputs), backward)
+        if is_grad_enabled():
+            parents = tuple([_origin(x) for x in inputs])
+            if any([parent is not None for parent in parents]):
+                out.requires_grad = True
+                out._node = Node(fn.__name__, out, parents, backward)
         return out
 
     REGISTRY[f"{fn.__module__}.{fn.__qualname__}"] = op
@@ -298,8 +300,8 @@ def _gradients(node, dy):
             checked.append(None)
             continue
         gradient = np.asarray(gradient)
-        if gradient.dtype == node.dtype:  # float32 and float64 met and made float64: each gets back its own
-            gradient = gradient.astype(parent.dtype, copy=False)
+        if parent.dtype != gradient.dtype == node.dtype:  # float32 and float64 met and made float64: each gets its own
+            gradient = gradient.astype(parent.dtype)
         if gradient.shape != parent.shape or gradient.dtype != parent.dtype:
             broadcast = "the adjoint of broadcasting is a sum: see unbroadcast in minivit/ops/arithmetic.py."
             raise ShapeError(

@@ -230,6 +230,8 @@ def clip_grad_norm(parameters, max_norm):
 
 def _in_blocks(change, *arrays, **numbers):
     """change(*blocks, **numbers) for arrays of one shape, some rows at a time, on all threads."""
+    if arrays[0].ndim and arrays[0].size <= threads.BLOCK:  # most are small, and there are many
+        return change(*arrays, **numbers)
     arrays = [np.atleast_1d(array) for array in arrays]
     rows = len(arrays[0])
     parts = threads.blocks(rows, arrays[0].size // max(1, rows))
@@ -246,14 +248,15 @@ def _number(where, name, value, least=0, below=math.inf):
 def _checked(where, parameters):
     """The parameters as a list: at least one, all of them Tensors that a step can change."""
     parameters = list(parameters) if isinstance(parameters, Iterable) else [parameters]
-    problems = [f"number {n} {fault}" for n, p in enumerate(parameters) if (fault := _fault(p, parameters[:n]))]
+    first = {id(p): n for n, p in reversed(list(enumerate(parameters)))}
+    problems = [f"number {n} {fault}" for n, p in enumerate(parameters) if (fault := _fault(p, first[id(p)] < n))]
     if problems or not parameters:
         what = f"{len(problems)} of {len(parameters)} parameters cannot be learned:" if parameters else "no parameters."
         raise MinivitError(where, "\n    ".join([what, *shortened(problems)]), "a list of Tensors: model.parameters().")
     return parameters
 
 
-def _fault(parameter, earlier):
+def _fault(parameter, again):
     """Why a step could not change this parameter, or None."""
     if not isinstance(parameter, Tensor):
         return f"is a {type(parameter).__name__}, not a Tensor."
@@ -261,7 +264,7 @@ def _fault(parameter, earlier):
         return f"{parameter.shape} was computed by {parameter._node.op}: pass what it was computed from."
     if not parameter.data.flags.writeable:
         return f"{parameter.shape} is read-only: a model built under nn.meta() needs load_state_dict() first."
-    return f"{parameter.shape} is in the list twice." if any(parameter is other for other in earlier) else None
+    return f"{parameter.shape} is in the list twice." if again else None
 
 
 def _forms(arrays):

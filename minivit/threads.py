@@ -91,9 +91,10 @@ def matmul(x, y, bias=None):
     """x @ y + bias for two matrices, (m, k) @ (k, n) -> (m, n), cut along the longer side; bias: (n,) or None."""
     (m, k), n = x.shape, y.shape[1]
     out = np.empty((m, n), np.result_type(x, y))
-    # BLAS packs the other matrix anew for each part: so there are few
-    parts = cut(max(m, n), max(4, max(m, n) // 384) if m * k * n >= PRODUCT else 1)
     everything = slice(None)
+    parts = [everything]
+    if m * k * n >= PRODUCT:  # BLAS packs the other matrix anew for each part: so there are few
+        parts = cut(max(m, n), max(4, max(m, n) // 384))
 
     def product(part):
         rows, columns = (part, everything) if m >= n else (everything, part)
