@@ -7,7 +7,7 @@
 # head looks; what the positions became; the answer layer by layer; what is missed when a patch is hidden; and
 # what each head is worth.
 #
-# Teach: 40 minutes. Run: 8 seconds.
+# Teach: 40 minutes. Run: 6 seconds.
 #
 # Axes: B batch, C channels, H W pixels, P patch side, N patches, T = N + 1 tokens with CLS first, h heads, L
 # layers, K classes; q k tokens that ask and that are asked.
@@ -55,12 +55,12 @@ plt.show()
 #
 # Digits, 8 x 8 pixels. With P = 2 there are 16 patches, so there is something to look at. We start the
 # positions at zero: whatever we find in them later was learned, not drawn. The model is small, and to be
-# quick we leave out all that makes lesson 9's reader better: augmentation, dropout, soft labels. Five epochs.
+# quick we leave out all that makes lesson 9's reader better: augmentation, dropout, soft labels. Four epochs.
 
 # %%
 train, test = datasets.digits()
-plan = dataclasses.replace(recipe("digits"), epochs=5, lr=0.01, decay=0.97, affine={}, label_smoothing=0.0)
-sizes = {"patch_size": 2, "hidden_size": 48, "num_attention_heads": 4, "intermediate_size": 96}
+plan = dataclasses.replace(recipe("digits"), epochs=4, lr=0.01, decay=0.97, affine={}, label_smoothing=0.0)
+sizes = {"patch_size": 2, "hidden_size": 40, "num_attention_heads": 4, "intermediate_size": 80}
 sizes = plan.model | sizes | {"hidden_dropout_prob": 0.0}
 config = vit.ViTConfig(**sizes, image_size=8, num_channels=1, num_labels=10)
 
@@ -208,7 +208,7 @@ for name, values in near.items():
         print(f"{name:>9}, layer {layer}:", *(f"{v:.2f}" for v in np.sort(of_layer)))
 print(f"an even head: {even:.2f} patches")
 assert near["trained"][0].mean() < near["untrained"][0].mean() - 0.02
-assert near["trained"].min() == near["trained"][0].min()  # the nearest of all looks is in the first layer
+assert near["trained"][0].mean() < near["trained"][1:].mean()
 
 # %%
 figure, ax = plt.subplots(figsize=(10, 4.2), dpi=100, layout="constrained")
@@ -222,9 +222,9 @@ ax.legend(loc="lower right")
 plt.show()
 
 # %% [markdown]
-# In the first layer, training has turned the heads to what is near, some of them more than others: the one that
-# looks nearest is there. Above, nearly all look everywhere. The effect is small, as our digits are. Dosovitskiy
-# et al. (2021, figure 7) saw it clearly, in models a thousand times larger.
+# In the first layer, training has turned the heads to what is near, some of them more than others. Above, nearly
+# all look everywhere. The effect is small, as our digits are. Dosovitskiy et al. (2021, figure 7) saw it clearly,
+# in models a thousand times larger.
 #
 # For the photo and the untrained ViT-Tiny, there is nothing of the kind.
 
@@ -263,7 +263,7 @@ plt.show()
 # %% [markdown]
 # No. The model needs its positions, that is plain: mixed up, it is lost. But neighbours are hardly more alike
 # than others. The famous picture came from millions of photos, where neighbouring patches look alike. 900
-# digits and five epochs teach something simpler: sixteen places, each with a name of its own. That is enough
+# digits and four epochs teach something simpler: sixteen places, each with a name of its own. That is enough
 # to tell them apart. Report what you found, not what the paper found.
 #
 # ## The answer, layer by layer
