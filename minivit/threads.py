@@ -24,9 +24,8 @@ import numpy as np
 
 from .errors import MinivitError
 
-BLOCK = 2**17  # numbers in a block, 512 KB in float32: between shorter calls of NumPy, threads wait for each other
+BLOCK = 2**18  # numbers in a block, 1 MB in float32: between shorter calls of NumPy, threads wait for each other
 PRODUCT = 2**24  # multiply-adds from which on a matrix product is cut: about 0.3 ms on one core
-WORTH = 3  # parts from which on other threads are woken: with fewer, waking them takes as long as they save
 
 _threads = None  # how many, once somebody asked or said
 _tasks = queue.SimpleQueue()  # what idle workers wait for
@@ -70,9 +69,9 @@ def run(work, parts):
 
     work writes its results where no other part writes. An exception in it is raised here, and parts may be left undone.
     """
-    helpers = min(get_num_threads(), len(parts)) - 1 if len(parts) >= WORTH else 0
+    helpers = min(get_num_threads(), len(parts)) - 1
     _hold_blas()
-    if not helpers:
+    if helpers < 1:
         for part in parts:
             work(part)
         return

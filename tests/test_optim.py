@@ -139,7 +139,7 @@ class TestStep:
 
     @pytest.mark.parametrize(("make", "name"), MAKERS)
     def test_temporaries_are_small(self, make, name):
-        p = parameter(2000, 1000, dtype=np.float32)
+        p = parameter(4000, 1000, dtype=np.float32)
         optimizer = make([p])
         ema = ExponentialMovingAverage([p])
         before = threads.get_num_threads()
