@@ -303,13 +303,17 @@ def _gradients(node, dy):
         if parent.dtype != gradient.dtype == node.dtype:  # float32 and float64 met and made float64: each gets its own
             gradient = gradient.astype(parent.dtype)
         if gradient.shape != parent.shape or gradient.dtype != parent.dtype:
-            broadcast = "the adjoint of broadcasting is a sum: see unbroadcast in minivit/ops/arithmetic.py."
+            hint = "the adjoint of broadcasting is a sum: see unbroadcast in minivit/ops/arithmetic.py."
+            if gradient.shape == parent.shape:
+                hint = "a plain np.zeros or np.ones is float64."
+            elif sorted(gradient.shape) == sorted(parent.shape):
+                hint = "the same axes in another order: a transpose is missing, or one too many."
             raise ShapeError(
                 node.op,
                 f"backward made a gradient {gradient.shape} {gradient.dtype} for array argument {position}, "
                 f"which is {parent.shape} {parent.dtype}.",
                 rule="a gradient has the shape and dtype of what it is the gradient of.",
-                hint=broadcast if gradient.shape != parent.shape else "a plain np.zeros or np.ones is float64.",
+                hint=hint,
             )
         checked.append(gradient)
     return checked

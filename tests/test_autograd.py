@@ -275,6 +275,10 @@ BROKEN = {
         r"swapped: backward made a gradient \(2, 3\) float64 for array argument 1, which is \(3,\) float64"
         r"(?s:.*)the adjoint of broadcasting is a sum: see unbroadcast",
     ),
+    "transposed": (
+        lambda dz, x, y: (dz.T, dz.sum(0)),
+        r"swapped: backward made a gradient \(3, 2\)(?s:.*)the same axes in another order: a transpose is missing",
+    ),
     "dtype": (
         lambda dz, x, y: (dz.astype(np.float32), dz.sum(0)),
         r"swapped: backward made a gradient \(2, 3\) float32 for array argument 0, which is \(2, 3\) float64"
