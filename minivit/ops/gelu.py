@@ -56,7 +56,8 @@ def normal_cdf(x):
 def _normal(x):
     """Phi(x), and exp(-x^2 / 2), which the density has too: for an array of rank 1, in place wherever it can be."""
     z = np.abs(x)
-    r = 1 / (1 + z * math.sqrt(1 / 8))  # 1 / (1 + z/2), with z = |x| / sqrt 2 as erfc has it
+    r = z + math.sqrt(8)
+    np.divide(math.sqrt(8), r, out=r)  # 1 / (1 + z/2), with z = |x| / sqrt 2 as erfc has it
     t = 1 - 2 * r
     with np.errstate(over="ignore"):  # exp(-infinity) is the 0 that is meant
         bell = np.exp(np.multiply(z, -0.5 * z, out=z), out=z)
@@ -68,11 +69,8 @@ def _normal(x):
     tail += last
     tail *= r
     tail *= bell  # the chance that a normal number is above |x|
-    body = np.multiply(tail, -2, out=r)
-    body += 1
-    body *= x >= 0
-    tail += body  # Phi(x): the tail where x < 0, else 1 - tail
-    return tail, bell
+    tail -= x >= 0
+    return np.abs(tail, out=tail), bell  # Phi(x): the tail where x < 0, else 1 - tail
 
 
 @differentiable
