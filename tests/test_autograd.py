@@ -461,6 +461,10 @@ KEEPS_NO_INPUT = {
     "exp": ops.exp,
     "sqrt": ops.sqrt,
     "tanh": ops.tanh,
+    "transpose": lambda x: x.transpose(1, 0) + 1,  # + 1, since a view keeps what it looks at
+    "reshape": lambda x: x.reshape(15) + 1,
+    "getitem": lambda x: x[:, 0] + 1,
+    "expand": lambda x: ops.expand(x, (2, 3, 5)) + 1,
     "sum": ops.sum,
     "mean": lambda x: x.mean(0),
     "softmax": ops.softmax,

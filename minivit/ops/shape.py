@@ -29,8 +29,10 @@ def transpose(x, axes=None):
             hint="to swap the last two axes of a rank-3 tensor, write x.transpose(0, 2, 1).",
         )
 
+    inverse = None if axes is None else np.argsort([axis % x.ndim for axis in axes])
+
     def backward(dy):
-        return dy.transpose(None if axes is None else np.argsort([axis % x.ndim for axis in axes]))
+        return dy.transpose(inverse)
 
     return x.transpose(axes), backward
 
@@ -41,9 +43,10 @@ def getitem(x, index):
     parts = index if isinstance(index, tuple) else (index,)
     basic = (int, np.integer, slice, type(None), type(...))
     once = all(isinstance(part, basic) for part in parts)  # whereas an array or a list may name an element twice
+    shape, dtype = x.shape, x.dtype
 
     def backward(dy):
-        dx = np.zeros_like(x)
+        dx = np.zeros(shape, dtype)
         if once:
             dx[index] = dy
         else:
@@ -70,10 +73,10 @@ def expand(x, shape):
 
     Backward: dx = dy summed over the repeats.
     """
-    added = len(shape) - x.ndim
-    shape = tuple(x.shape[i - added] if n == -1 and i >= added else n for i, n in enumerate(shape))
+    before, added = x.shape, len(shape) - x.ndim
+    shape = tuple(before[i - added] if n == -1 and i >= added else n for i, n in enumerate(shape))
 
     def backward(dy):
-        return unbroadcast(dy, x.shape)
+        return unbroadcast(dy, before)
 
     return np.broadcast_to(x, shape), backward
