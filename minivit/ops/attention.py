@@ -55,7 +55,8 @@ def scaled_dot_product_attention(q, k, v, dropout_p=0.0, rng=None):
     q = q * scale
     shifts = not _longest(q) * _longest(k) <= SAFE  # no score is larger than that product
     keeps = is_grad_enabled() and math.prod(q.shape[:3]) * k.shape[2] <= KEEP
-    groups = _tiles(*q.shape[:3], k.shape[2], all_keys=shifts or keeps)
+    all_keys = shifts or keeps  # in each tile
+    groups = _tiles(*q.shape[:3], k.shape[2], all_keys)
     y = np.zeros_like(q, shape=(*q.shape[:3], v.shape[3]))  # lies in memory as q does, whose heads may be side by side
     total, largest = np.zeros((2, *q.shape[:3], 1), dtype)  # (B, h, q, 1)
     kept = {}
@@ -66,38 +67,41 @@ def scaled_dot_product_attention(q, k, v, dropout_p=0.0, rng=None):
     def forward(group):
         for tile, (at, of) in enumerate(groups[group]):
             p = q[at] @ k[of].swapaxes(2, 3)  # scores, (B, h, q, k)
-            if shifts:  # a tile then has all keys
+            if shifts:
                 largest[at] = p.max(-1, keepdims=True)
                 p -= largest[at]
             np.exp(p, out=p)
             total[at] += p @ np.ones((p.shape[3], 1), dtype)  # a sum: BLAS is fast at that
-            y[at] += drop(p, group, tile)[0] @ v[of]
+            if all_keys:
+                p /= total[at]
+            _add(y, at, drop(p, group, tile)[0], v[of], groups[group])
             if keeps:
                 kept[group, tile] = p
 
     threads.run(forward, range(len(groups)))
-    y /= total
+    if not all_keys:
+        y /= total
     log_sum = np.log(total) + largest
 
     def backward(dy):
         dy = dy.reshape(y.shape)
-        delta = np.vecdot(dy, y)[..., None]  # (B, h, q, 1)
+        delta = np.einsum("bhqd,bhqd->bhq", dy, y)[..., None]  # (B, h, q, 1)
         dq, dk, dv = np.zeros_like(q), np.zeros_like(k), np.zeros_like(v)
 
         def of_group(group):
             for tile, (at, of) in enumerate(groups[group]):
                 if keeps:
-                    p = kept[group, tile] / total[at]  # (B, h, q, k)
+                    p = kept[group, tile]  # (B, h, q, k)
                 else:
                     p = q[at] @ k[of].swapaxes(2, 3)
                     np.exp(np.subtract(p, log_sum[at], out=p), out=p)
                 dropped, undropped = drop(p, group, tile)
-                dv[of] += dropped.swapaxes(2, 3) @ dy[at]
+                _add(dv, of, dropped.swapaxes(2, 3), dy[at], groups[group])
                 ds = undropped(dy[at] @ v[of].swapaxes(2, 3))  # dp, (B, h, q, k)
                 ds -= delta[at]
                 ds *= p
-                dq[at] += ds @ k[of]
-                dk[of] += ds.swapaxes(2, 3) @ q[at]
+                _add(dq, at, ds, k[of], groups[group])
+                _add(dk, of, ds.swapaxes(2, 3), q[at], groups[group])
 
         threads.run(of_group, range(len(groups)))
         dq *= scale
@@ -126,9 +130,17 @@ def _tiles(B, h, queries, keys, all_keys=False):
     return [[((*group, row), (*group, column)) for row in rows for column in columns] for group in groups]
 
 
+def _add(y, place, a, b, tiles):
+    """y[place] += a @ b; where there is one tile, nothing else is added, and the product can be written there."""
+    if len(tiles) == 1:
+        np.matmul(a, b, out=y[place])
+    else:
+        y[place] += a @ b
+
+
 def _longest(x):
-    """The length of the longest vector along the last axis."""
-    return math.sqrt(np.vecdot(x, x).max(initial=0))
+    """The length of the longest vector of a (B, h, tokens, d) array."""
+    return math.sqrt(np.einsum("bhtd,bhtd->bht", x, x).max(initial=0))
 
 
 def _four(shape):
