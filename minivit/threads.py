@@ -25,7 +25,7 @@ import numpy as np
 from .errors import MinivitError
 
 BLOCK = 2**18  # numbers in a block, 1 MB in float32: between shorter calls of NumPy, threads wait for each other
-PRODUCT = 2**24  # multiply-adds from which on a matrix product is cut: about 0.3 ms on one core
+PRODUCT = 12 * 10**6  # multiply-adds in a part of a matrix product, at least: about 0.3 ms on one core
 
 _threads = None  # how many, once somebody asked or said
 _tasks = queue.SimpleQueue()  # what idle workers wait for
@@ -87,22 +87,36 @@ def run(work, parts):
 
 
 def matmul(x, y, bias=None):
-    """x @ y + bias for two matrices, (m, k) @ (k, n) -> (m, n), cut along the longer side; bias: (n,) or None."""
-    (m, k), n = x.shape, y.shape[1]
-    out = np.empty((m, n), np.result_type(x, y))
-    everything = slice(None)
-    parts = [everything]
-    if m * k * n >= PRODUCT:  # BLAS packs the other matrix anew for each part: so there are few
-        parts = cut(max(m, n), max(4, max(m, n) // 384))
+    """x @ y + bias for two matrices, (m, k) @ (k, n) -> (m, n), on all threads; bias: (n,) or None."""
+    return products((x, y, bias))[0]
 
-    def product(part):
-        rows, columns = (part, everything) if m >= n else (everything, part)
-        np.matmul(x[rows], y[:, columns], out=out[rows, columns])
+
+def products(*factors):
+    """x @ y + bias for each (x, y, bias), as in matmul, all at once."""
+    jobs = [(x, y, bias, np.empty((len(x), y.shape[1]), np.result_type(x, y))) for x, y, bias in factors]
+    results = [out for *_, out in jobs]
+    if sum(len(x) * y.size for x, y, _ in factors) < 2 * PRODUCT:
+        run(_multiply, [jobs])
+    else:
+        run(_multiply, [[part] for job in jobs for part in _parts(*job, len(jobs))])
+    return results
+
+
+def _parts(x, y, bias, out, jobs):
+    """One of several products, cut along the longer side of its result, each part as _multiply takes it."""
+    m, n = out.shape
+    # BLAS packs the other matrix anew for each part: so there are few
+    several = cut(max(m, n), min(len(x) * y.size // PRODUCT, max(4, max(m, n) // 384) // jobs))
+    if m >= n:
+        return [(x[part], y, bias, out[part]) for part in several]
+    return [(x, y[:, part], None if bias is None else bias[part], out[:, part]) for part in several]
+
+
+def _multiply(jobs):
+    for x, y, bias, out in jobs:
+        np.matmul(x, y, out=out)
         if bias is not None:
-            out[rows, columns] += bias[columns]
-
-    run(product, parts)
-    return out
+            out += bias
 
 
 def _share(work, todo, ended):

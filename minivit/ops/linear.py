@@ -24,10 +24,9 @@ def linear(x, weight, bias=None):
 
     def backward(dy):
         dy = dy.reshape(len(rows), len(weight))  # (rows, out)
-        dx = threads.matmul(dy, weight).reshape(x.shape)
-        dweight = threads.matmul(dy.T, rows)
+        dx, dweight = threads.products((dy, weight, None), (dy.T, rows, None))
         if bias is None:
-            return dx, dweight
-        return dx, dweight, threads.matmul(np.ones((1, len(dy)), dy.dtype), dy)[0]
+            return dx.reshape(x.shape), dweight
+        return dx.reshape(x.shape), dweight, threads.matmul(np.ones((1, len(dy)), dy.dtype), dy)[0]
 
     return y.reshape(*x.shape[:-1], len(weight)), backward

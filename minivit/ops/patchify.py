@@ -27,9 +27,8 @@ def conv2d(x, weight, bias=None, stride=1):
 
     def backward(dy):
         dy = dy.transpose(0, 2, 3, 1).reshape(B * h * w, O)
-        dweight = threads.matmul(dy.T, rows).reshape(weight.shape)
-        dwindows = threads.matmul(dy, filters).reshape(B, h, w, C, kh, kw)
-        dwindows = dwindows.transpose(0, 3, 1, 2, 4, 5)  # (B, C, h, w, kh, kw)
+        dweight, dwindows = threads.products((dy.T, rows, None), (dy, filters, None))
+        dwindows = dwindows.reshape(B, h, w, C, kh, kw).transpose(0, 3, 1, 2, 4, 5)  # (B, C, h, w, kh, kw)
         dx = np.zeros((B, C, H, W), dy.dtype)
         if (down, right) == (kh, kw):  # no pixel is in two windows: the cut, undone
             tiles = dwindows.transpose(0, 1, 2, 4, 3, 5).reshape(B, C, h * kh, w * kw)
@@ -38,6 +37,7 @@ def conv2d(x, weight, bias=None, stride=1):
             for i in range(kh):
                 for j in range(kw):
                     dx[:, :, i : i + h * down : down, j : j + w * right : right] += dwindows[..., i, j]
+        dweight = dweight.reshape(weight.shape)
         return (dx, dweight) if bias is None else (dx, dweight, dy.sum(0))
 
     return y.reshape(B, h, w, O).transpose(0, 3, 1, 2), backward  # (B, O, h, w)
