@@ -210,6 +210,19 @@ def test_matmul_is_the_product(m, k, n, number, rng):
     assert threads.matmul(x.astype(np.float32), y).dtype == np.float64
 
 
+@pytest.mark.parametrize("least", [1, threads.PRODUCT])
+def test_products_at_once_are_each_the_product(least, number, rng, monkeypatch):
+    """Cut along rows, along columns, and not at all; with a bias and without."""
+    monkeypatch.setattr(threads, "PRODUCT", least)
+    shapes = (700, 5, 3), (3, 5, 700), (40, 7, 40), (1, 9, 1)
+    factors = [(rng.standard_normal((m, k)), rng.standard_normal((k, n)), None) for m, k, n in shapes]
+    factors += [(x, y, rng.standard_normal(y.shape[1])) for x, y, _ in factors]
+    results = threads.products(*factors)
+    assert len(results) == 8
+    for result, (x, y, bias) in zip(results, factors, strict=True):
+        np.testing.assert_allclose(result, x @ y + (0 if bias is None else bias), rtol=1e-12, atol=1e-12)
+
+
 def trained(n):
     """Every number that three steps of training and an inference give with n threads."""
     threads.set_num_threads(n)
