@@ -47,10 +47,12 @@ def test_every_part_is_done_once(number):
     threads.run(work, [])
 
 
-def test_several_threads_work_at_the_same_time(four_threads):
-    both = threading.Barrier(3)  # nobody passes it before three are there
-    threads.run(lambda part: both.wait(timeout=30), range(3))
-    assert not both.broken
+@pytest.mark.parametrize("parts", [2, 3])
+def test_several_threads_work_at_the_same_time(parts, four_threads):
+    threads.set_num_threads(parts)
+    together = threading.Barrier(parts)  # nobody passes it before all are there
+    threads.run(lambda part: together.wait(timeout=30), range(parts))
+    assert not together.broken
 
 
 def test_one_thread_is_the_one_that_calls():
