@@ -10,6 +10,7 @@ There are no gradients of gradients: a backward computes on plain arrays and rec
 import contextlib
 import functools
 import inspect
+import math
 import threading
 
 import numpy as np
@@ -303,17 +304,23 @@ def _gradients(node, dy):
         if parent.dtype != gradient.dtype == node.dtype:  # float32 and float64 met and made float64: each gets its own
             gradient = gradient.astype(parent.dtype)
         if gradient.shape != parent.shape or gradient.dtype != parent.dtype:
-            hint = "the adjoint of broadcasting is a sum: see unbroadcast in minivit/ops/arithmetic.py."
-            if gradient.shape == parent.shape:
-                hint = "a plain np.zeros or np.ones is float64."
-            elif sorted(gradient.shape) == sorted(parent.shape):
-                hint = "the same axes in another order: a transpose is missing, or one too many."
             raise ShapeError(
                 node.op,
                 f"backward made a gradient {gradient.shape} {gradient.dtype} for array argument {position}, "
                 f"which is {parent.shape} {parent.dtype}.",
                 rule="a gradient has the shape and dtype of what it is the gradient of.",
-                hint=hint,
+                hint=_hint(gradient, parent),
             )
         checked.append(gradient)
     return checked
+
+
+def _hint(gradient, parent):
+    """What most often makes a gradient of a wrong dtype or shape."""
+    if gradient.shape == parent.shape:
+        return "a plain np.zeros or np.ones is float64; make new arrays with dtype=dy.dtype."
+    if sorted(gradient.shape) == sorted(parent.shape):
+        return "a transpose is missing or one too many, or two gradients are in each other's place."
+    if gradient.size < math.prod(parent.shape):
+        return "the adjoint of a sum is broadcasting: np.broadcast_to(dy, x.shape)."
+    return "the adjoint of broadcasting is a sum: see unbroadcast in minivit/ops/arithmetic.py."

@@ -232,6 +232,7 @@ def _in_blocks(change, *arrays, **numbers):
     """change(*blocks, **numbers) for arrays of one shape, some rows at a time, on all threads."""
     if arrays[0].ndim and arrays[0].size <= threads.BLOCK:  # most are small, and there are many
         return change(*arrays, **numbers)
+    # of rank 0 they become rank 1, since NumPy makes numbers of them, which have no place for out=
     arrays = [np.atleast_1d(array) for array in arrays]
     rows = len(arrays[0])
     parts = threads.blocks(rows, arrays[0].size // max(1, rows))
@@ -257,7 +258,7 @@ def _checked(where, parameters):
 
 
 def _fault(parameter, again):
-    """Why a step could not change this parameter, or None."""
+    """Why a step could not change this parameter, or None; again: it was in the list before."""
     if not isinstance(parameter, Tensor):
         return f"is a {type(parameter).__name__}, not a Tensor."
     if parameter._node is not None:  # its .grad would stay None for ever, without a word

@@ -6,7 +6,7 @@ last. NumPy lets other threads go on while it computes, so the blocks are shared
 shared out in the same way; NumPy's own library for them (OpenBLAS) is held at one thread from the first op on, since
 two that want all cores stand in each other's way. A product outside of minivit then runs on one thread, too.
 
-How the work is cut depends on its size alone, never on the number of threads. So every sum adds its numbers in the same
+How the work is cut depends on the work alone, never on the number of threads. So every sum adds its numbers in the same
 order, and the results are the same bits with any number of threads.
 """
 
@@ -25,7 +25,7 @@ import numpy as np
 from .errors import MinivitError
 
 BLOCK = 2**18  # numbers in a block, 1 MB in float32: between shorter calls of NumPy, threads wait for each other
-PRODUCT = 12 * 10**6  # multiply-adds in a part of a matrix product, at least: about 0.3 ms on one core
+PRODUCT = 12 * 10**6  # multiply-adds, 0.3 ms on one core, that a part of a product has; below twice that none is cut
 
 _threads = None  # how many, once somebody asked or said
 _tasks = queue.SimpleQueue()  # what idle workers wait for
@@ -87,12 +87,12 @@ def run(work, parts):
 
 
 def matmul(x, y, bias=None):
-    """x @ y + bias for two matrices, (m, k) @ (k, n) -> (m, n), on all threads; bias: (n,) or None."""
+    """x @ y + bias for two matrices, (m, k) @ (k, n) -> (m, n), a large one on all threads; bias: (n,) or None."""
     return products((x, y, bias))[0]
 
 
 def products(*factors):
-    """x @ y + bias for each (x, y, bias), as in matmul, all at once."""
+    """[x @ y + bias, ...] for each (x, y, bias), as in matmul: together they may be large enough for all threads."""
     jobs = [(x, y, bias, np.empty((len(x), y.shape[1]), np.result_type(x, y))) for x, y, bias in factors]
     results = [out for *_, out in jobs]
     if sum(len(x) * y.size for x, y, _ in factors) < 2 * PRODUCT:
@@ -102,17 +102,18 @@ def products(*factors):
     return results
 
 
-def _parts(x, y, bias, out, jobs):
-    """One of several products, cut along the longer side of its result, each part as _multiply takes it."""
+def _parts(x, y, bias, out, count):
+    """One of `count` products, cut along the longer side of its result into parts as _multiply takes them."""
     m, n = out.shape
     # BLAS packs the other matrix anew for each part: so there are few
-    several = cut(max(m, n), min(len(x) * y.size // PRODUCT, max(4, max(m, n) // 384) // jobs))
+    several = cut(max(m, n), min(len(x) * y.size // PRODUCT, max(4, max(m, n) // 384) // count))
     if m >= n:
         return [(x[part], y, bias, out[part]) for part in several]
     return [(x, y[:, part], None if bias is None else bias[part], out[:, part]) for part in several]
 
 
 def _multiply(jobs):
+    """What one thread does without waiting: out = x @ y + bias for each (x, y, bias, out)."""
     for x, y, bias, out in jobs:
         np.matmul(x, y, out=out)
         if bias is not None:

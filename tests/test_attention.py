@@ -8,7 +8,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from minivit import Tensor, gradcheck, ops
+from minivit import Tensor, gradcheck, no_grad, ops
 from minivit.errors import MinivitError, ShapeError
 
 ROOM = sys.modules["minivit.ops.attention"]  # ops.attention is the function
@@ -107,6 +107,27 @@ def test_dropout_drops_probabilities_and_scales_the_rest(tile):
     assert (other != y).any()
 
 
+@pytest.mark.parametrize("keep", [0, 2**22])
+def test_a_seed_drops_the_same_whatever_the_scores_and_with_or_without_a_graph(keep, tile, rng, monkeypatch):
+    monkeypatch.setattr(ROOM, "KEEP", keep)
+    q, k = rng.standard_normal((2, 3, 40, 2))
+    v = np.broadcast_to(np.eye(40), (3, 40, 40))  # shows the probabilities themselves
+    drops = []
+    for scale in (1, 30):
+        x = Tensor(q * scale, requires_grad=True)
+        drops.append(ops.scaled_dot_product_attention(x, k, v, 0.5, 3).data == 0)
+        with no_grad():
+            drops.append(ops.scaled_dot_product_attention(x, k, v, 0.5, 3).data == 0)
+    assert all((one == drops[0]).all() for one in drops) and 0.4 < drops[0].mean() < 0.6
+
+
+def test_the_same_bits_with_and_without_a_graph(tile, rng):
+    q, k, v = (Tensor(x, requires_grad=True) for x in drawn(rng, (2, 3), 11, 23, 4))
+    recorded = ops.scaled_dot_product_attention(q, k, v).data
+    with no_grad():
+        np.testing.assert_array_equal(ops.scaled_dot_product_attention(q, k, v).data, recorded)
+
+
 def test_readable_attention_with_dropout_and_a_head_mask(rng):
     arrays = drawn(rng, (2, 3), 4, 5, 2)
     mask = np.array([1.0, 0.0, 0.5]).reshape(3, 1, 1)
@@ -120,9 +141,10 @@ def test_readable_attention_with_dropout_and_a_head_mask(rng):
     np.testing.assert_allclose(masked(*arrays, mask).data, context * mask, rtol=1e-13)
 
 
-def test_memory_stays_below_half_of_all_scores():
+@pytest.mark.parametrize("length", [1, 10], ids=["small scores", "large scores"])
+def test_memory_stays_below_half_of_all_scores(length):
     T, heads, d = 1500, 4, 8
-    q, k, v = (Tensor(np.ones((1, heads, T, d), np.float32), requires_grad=True) for _ in range(3))
+    q, k, v = (Tensor(np.full((1, heads, T, d), length, np.float32), requires_grad=True) for _ in range(3))
     tracemalloc.start()
     try:
         y = ops.scaled_dot_product_attention(q, k, v)
@@ -150,6 +172,13 @@ def test_what_does_not_fit(op, shapes):
     q, k, v = map(np.ones, shapes)
     with pytest.raises(ShapeError, match=r"attention: q \(.*\) do not fit(?s:.*)leading axes(?s:.*)split the heads"):
         op(q, k, v)
+
+
+@pytest.mark.parametrize("op", [ops.attention, ops.scaled_dot_product_attention])
+@pytest.mark.parametrize(("keys", "d"), [(0, 4), (5, 0)])
+def test_nothing_to_attend_to(op, keys, d):
+    with pytest.raises(ShapeError, match=rf"attention: k \(2, {keys}, {d}\) is empty"):
+        op(np.ones((2, 3, d)), np.ones((2, keys, d)), np.ones((2, keys, 3)))
 
 
 @pytest.mark.parametrize("op", [ops.attention, ops.scaled_dot_product_attention])

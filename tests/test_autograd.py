@@ -277,12 +277,16 @@ BROKEN = {
     ),
     "transposed": (
         lambda dz, x, y: (dz.T, dz.sum(0)),
-        r"swapped: backward made a gradient \(3, 2\)(?s:.*)the same axes in another order: a transpose is missing",
+        r"swapped: backward made a gradient \(3, 2\)(?s:.*)a transpose is missing or one too many",
+    ),
+    "not broadcast": (
+        lambda dz, x, y: (dz.sum(), dz.sum(0)),
+        r"swapped: backward made a gradient \(\)(?s:.*)the adjoint of a sum is broadcasting",
     ),
     "dtype": (
         lambda dz, x, y: (dz.astype(np.float32), dz.sum(0)),
         r"swapped: backward made a gradient \(2, 3\) float32 for array argument 0, which is \(2, 3\) float64"
-        r"(?s:.*)a plain np\.zeros or np\.ones is float64",
+        r"(?s:.*)a plain np\.zeros or np\.ones is float64; make new arrays with dtype=dy\.dtype",
     ),
 }
 

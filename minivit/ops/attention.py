@@ -16,7 +16,7 @@ from .softmax import softmax
 
 TILE = 2**18  # scores in one tile, 1 MB in float32: smaller ones fit the cache better, and threads less
 KEEP = 2**22  # probabilities, 16 MB in float32, that forward keeps for backward; where there are more, none
-SAFE = 60.0  # a score this far from 0 needs no shift: exp(60) = 1e26, and float32 goes to 1e38
+SAFE = 60.0  # scores no farther from 0 than this need no shift: exp(60) = 1e26, which leaves 1e12 for the sum over v
 
 
 def attention(q, k, v, dropout_p=0.0, rng=None, head_mask=None):
@@ -37,7 +37,7 @@ def attention(q, k, v, dropout_p=0.0, rng=None, head_mask=None):
 
 @differentiable
 def scaled_dot_product_attention(q, k, v, dropout_p=0.0, rng=None):
-    """softmax(q k^T / sqrt(d)) v without ever holding all the scores.
+    """softmax(q k^T / sqrt(d)) v without ever holding more than KEEP scores.
 
     q: (..., q, d), k and v: (..., k, d), the leading axes (batch, heads) alike; dropout_p: chance to drop a
     probability, rng: for the dropout.  Returns the context y: (..., q, d).
@@ -53,9 +53,11 @@ def scaled_dot_product_attention(q, k, v, dropout_p=0.0, rng=None):
     q, k, v = (x.astype(dtype, copy=False).reshape(_four(x.shape)) for x in (q, k, v))  # (B, h, tokens, d)
     scale = 1 / math.sqrt(q.shape[3])
     q = q * scale
-    shifts = not _longest(q) * _longest(k) <= SAFE  # no score is larger than that product
-    keeps = is_grad_enabled() and math.prod(q.shape[:3]) * k.shape[2] <= KEEP
-    all_keys = shifts or keeps  # in each tile
+    shifts = not _longest(q) * _longest(k) <= SAFE  # Cauchy-Schwarz: no score is larger; "not <=" is true for NaN, too
+    few = math.prod(q.shape[:3]) * k.shape[2] <= KEEP
+    keeps = few and is_grad_enabled()
+    # the largest score and p itself need all keys of a query in one tile; so does a mask that depends on shapes alone
+    all_keys = shifts or few or dropout_p > 0
     groups = _tiles(*q.shape[:3], k.shape[2], all_keys)
     y = np.zeros_like(q, shape=(*q.shape[:3], v.shape[3]))  # lies in memory as q does, whose heads may be side by side
     total, largest = np.zeros((2, *q.shape[:3], 1), dtype)  # (B, h, q, 1)
@@ -120,9 +122,9 @@ def _tiles(B, h, queries, keys, all_keys=False):
     if not B * h * queries:
         return []
     length = keys if all_keys or keys * queries <= TILE else min(keys, math.isqrt(TILE))  # keys in a tile
-    rows = threads.cut(queries, -(-queries // max(1, TILE // max(1, length))))
-    columns = threads.cut(keys, -(-keys // max(1, length)))
-    heads = max(1, TILE // max(1, keys * queries))  # in a tile
+    rows = threads.cut(queries, -(-queries // max(1, TILE // length)))
+    columns = threads.cut(keys, -(-keys // length))
+    heads = max(1, TILE // (keys * queries))  # in a tile
     if heads < h:
         groups = [(slice(b, b + 1), some) for b in range(B) for some in threads.cut(h, -(-h // heads))]
     else:
@@ -159,5 +161,7 @@ def _check(q, k, v, dropout_p=0.0, rng=None):
             rule="q (..., q, d), k (..., k, d), v (..., k, d) with the same leading axes.",
             hint="split the heads first: x.reshape(B, T, h, d).transpose(0, 2, 1, 3).",
         )
+    if 0 in k.shape[-2:]:
+        raise ShapeError("attention", f"k {k.shape} is empty.", rule="there is a key to attend to, and d is 1 or more.")
     if dropout_p and rng is None:
         raise MinivitError("attention", "dropout_p without rng.", rule="chance comes from a Generator or a seed.")
