@@ -153,6 +153,29 @@ def weight(name, shape):
     return numbers(name, shape, mean=float(norm), std=fan_in**-0.5 if len(shape) in (2, 4) else 0.02)
 
 
+def passes(task, layer, inputs, dy, no_grad, array):
+    """(step, results) of a layer task, as build() gives them; inputs: {name: tensor}, array: tensor -> NumPy array."""
+
+    def forward():
+        with no_grad():
+            return layer(*inputs.values())
+
+    def both():
+        for x in inputs.values():
+            x.grad = None
+        y = layer(*inputs.values())
+        y.backward(dy)
+        return y
+
+    step = both if task["backward"] else forward
+
+    def results():
+        y = array(step())
+        return {"y": y} | {name: np.asarray(x.grad) for name, x in inputs.items() if x.grad is not None}
+
+    return step, results
+
+
 def batch(task):
     """pixel_values (B, C, H, W) and labels (B,) of a vit task."""
     sizes, B = task["config"], task["batch"]

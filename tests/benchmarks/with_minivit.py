@@ -84,23 +84,7 @@ def _layer(task):
     layer = LAYERS[task["layer"]]
     inputs = {name: Tensor(rows.numbers(name, shape), name != "pixels") for name, shape in task["shapes"].items()}
     dy = rows.numbers("dy", layer(*inputs.values()).shape)
-
-    def forward():
-        with minivit.no_grad():
-            return layer(*inputs.values())
-
-    def both():
-        for x in inputs.values():
-            x.grad = None
-        y = layer(*inputs.values())
-        y.backward(dy)
-        return y
-
-    def results():
-        y = (both if task["backward"] else forward)().data
-        return {"y": y} | {name: x.grad for name, x in inputs.items() if x.grad is not None}
-
-    return both if task["backward"] else forward, results
+    return rows.passes(task, layer, inputs, dy, minivit.no_grad, lambda y: y.data)
 
 
 def _adamw(task):

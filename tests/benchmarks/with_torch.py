@@ -153,23 +153,7 @@ def _layer(task, variant):
     for name, x in inputs.items():
         x.requires_grad_(name != "pixels")
     dy = torch.from_numpy(np.asarray(rows.numbers("dy", tuple(layer(*inputs.values()).shape))))
-
-    def forward():
-        with torch.no_grad():
-            return layer(*inputs.values())
-
-    def both():
-        for x in inputs.values():
-            x.grad = None
-        y = layer(*inputs.values())
-        y.backward(dy)
-        return y
-
-    def results():
-        y = (both if task["backward"] else forward)().detach().numpy()
-        return {"y": y} | {name: x.grad.numpy() for name, x in inputs.items() if x.grad is not None}
-
-    return both if task["backward"] else forward, results
+    return rows.passes(task, layer, inputs, dy, torch.no_grad, lambda y: y.detach().numpy())
 
 
 def _adamw(task, variant):
