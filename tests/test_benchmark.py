@@ -2,6 +2,9 @@
 
 import json
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -49,6 +52,15 @@ def test_weights_depend_on_their_names_alone():
     assert abs(first - rows.weight("b.weight", (4, 100))).max() > 0.1
     assert abs(rows.weight("x.layernorm_after.weight", (1000,)).mean() - 1) < 0.01
     assert abs(rows.weight("x.layernorm_after.bias", (1000,)).mean()) < 0.01
+
+
+def test_peers_are_measured_without_minivit_in_their_process():
+    """It tells glibc to keep freed memory: a peer that gets that, too, is not what its users have."""
+    code = "import sys; from tests.benchmarks import rows, worker; sys.exit('minivit' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=worker.ROOT).returncode == 0
+    for module in {module for module, *_ in worker.PEERS.values()} - {"with_minivit"}:
+        text = Path(worker.__file__).with_name(f"{module}.py").read_text(encoding="utf-8")
+        assert not re.search(r"^\s*(import|from) minivit", text, re.M)
 
 
 def test_hub_names_are_known():

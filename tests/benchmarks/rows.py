@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minivit import nn, vit
-
 TORCH = ("torch eager", "torch sdpa")
 EVERY = (*TORCH, "HIPS autograd")
 
@@ -95,6 +93,8 @@ def needed_memory(task, peer):
 
 def layers(names):
     """(title, task) of every layer at the sizes of the named models, forward and forward + backward."""
+    from minivit import nn, vit  # not in the peers' processes: minivit changes how its process gets memory
+
     found = []
     for name in names:
         sizes, B = LAYER_SIZES[name]
