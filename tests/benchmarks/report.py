@@ -180,7 +180,8 @@ def draw(rows, path):
                 errors[1].append(high - middle)
         if at:
             bars = axes.barh(at, middles, 0.25, xerr=errors, label=f"minivit / {peer}", error_kw={"ecolor": "0.3"})
-            axes.bar_label(bars, [f"{middle:.2f}" for middle in middles], padding=4, fontsize=8)
+            box = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # so that the line at 1 crosses no number
+            axes.bar_label(bars, [f"{middle:.2f}" for middle in middles], padding=5, fontsize=8, bbox=box)
     axes.axvline(1, color="0.3", linestyle="--", linewidth=1)
     axes.set_yticks(range(len(rows)), [row["title"].replace(": ", ":\n", 1) for row in rows.values()], fontsize=8)
     axes.invert_yaxis()
