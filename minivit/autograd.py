@@ -204,7 +204,7 @@ def differentiable(fn):
         value, backward = result
         out = Tensor(value)
         if is_grad_enabled():
-            parents = tuple([_origin(x) for x in inputs])  # lists: generators would take a tenth of this function
+            parents = tuple([_origin(x) for x in inputs])  # lists are quicker than generators
             if any([parent is not None for parent in parents]):
                 out.requires_grad = True
                 out._node = Node(fn.__name__, out, parents, backward)
