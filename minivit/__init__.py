@@ -10,7 +10,7 @@ from .threads import get_num_threads, set_num_threads
 __version__ = "0.1.0"
 
 # they bring Pillow, matplotlib and more, which not every program needs
-_LAZY = ("commands", "datasets", "images", "lens", "lessons", "plots", "recipes", "training")
+_LAZY = ("augment", "commands", "datasets", "exercises", "images", "lens", "lessons", "plots", "recipes", "training")
 
 __all__ = [
     "Tensor",

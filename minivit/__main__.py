@@ -68,7 +68,7 @@ def check(args):
 
 def gradcheck(args):
     """Compare every op's backward with finite differences; exit code 1 if one differs."""
-    from .ops.cases import table
+    from .cases import table
 
     allowed = 1e-6
     rows = [(op, argument, f"{error:.1e}", error <= allowed) for op, argument, error in table(rng=0)]
@@ -268,7 +268,10 @@ def _seed(text):
 
 
 def main(argv=None):
-    """Run one command. Returns the exit code: 0, or 2 for a mistake in the input, which is explained on stderr."""
+    """Run one command. Returns the exit code.
+
+    0; 2 for a mistake in the input, which is explained on stderr; 130 after Ctrl-C; 141 when nobody reads the output.
+    """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a console that lacks a letter of a file's name shows its number
             stream.reconfigure(errors="backslashreplace")

@@ -188,7 +188,7 @@ def _fit(model, chosen, train_set, test_set, out, seed, resume, preprocessor=Non
     history = chosen.fit(
         model,
         train_set,
-        None if painting or not len(test_set) else test_set,
+        None if painting else test_set,
         rng=seed,
         loss=paint if painting else None,
         checkpoint=out / checkpoint.STATE,
@@ -274,7 +274,7 @@ def _pixel_values(photo, config, mean, std, invert):
 
 def _check_outside(data, out):
     """Refuse to write among the photos, where the pictures of a training would be one class more."""
-    if Path(data).is_dir() and Path(out).resolve().is_relative_to(Path(data).resolve()):
+    if data != "digits" and Path(data).is_dir() and Path(out).resolve().is_relative_to(Path(data).resolve()):
         raise FileError(out, f"lies inside the data, {data}.", hint="choose a folder outside.")
 
 

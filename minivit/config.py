@@ -78,7 +78,7 @@ class ViTConfig:
         self._name_labels(num_labels, id2label, label2id)
         if kwargs.pop("model_type", self.model_type) != self.model_type:
             raise MinivitError("ViTConfig", "these are the fields of another model.", rule='model_type is "vit".')
-        taken = [key for key in kwargs if hasattr(type(self), key) or key.startswith("_")]
+        taken = [key for key in kwargs if hasattr(type(self), key)]
         if taken:
             raise MinivitError("ViTConfig", f"cannot keep the unknown keys {', '.join(taken)}: they name parts of it.")
         self.__dict__.update(kwargs)
@@ -165,28 +165,28 @@ class ViTConfig:
 
     @classmethod
     def tiny(cls, **kwargs):
-        """ViT-Tiny/16 (Touvron et al. 2021): 5.7 million parameters."""
+        """ViT-Tiny/16 (Touvron et al. 2021): 5.7 million parameters with 1000 classes."""
         return cls(**{"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768} | kwargs)
 
     @classmethod
     def small(cls, **kwargs):
-        """ViT-Small/16 (Touvron et al. 2021): 22 million parameters."""
+        """ViT-Small/16 (Touvron et al. 2021): 22 million parameters with 1000 classes."""
         return cls(**{"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536} | kwargs)
 
     @classmethod
     def base(cls, **kwargs):
-        """ViT-Base/16 (Dosovitskiy et al. 2021, table 1): 86.6 million parameters."""
+        """ViT-Base/16 (Dosovitskiy et al. 2021, table 1): 86.6 million parameters with 1000 classes."""
         return cls(**kwargs)
 
     @classmethod
     def large(cls, **kwargs):
-        """ViT-Large/16 (Dosovitskiy et al. 2021, table 1): 304 million parameters."""
+        """ViT-Large/16 (Dosovitskiy et al. 2021, table 1): 304 million parameters with 1000 classes."""
         sizes = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
         return cls(**sizes | kwargs)
 
     @classmethod
     def huge(cls, **kwargs):
-        """ViT-Huge/14 (Dosovitskiy et al. 2021, table 1): 632 million parameters."""
+        """ViT-Huge/14 (Dosovitskiy et al. 2021, table 1): 632 million parameters with 1000 classes."""
         sizes = {"hidden_size": 1280, "num_hidden_layers": 32, "num_attention_heads": 16, "intermediate_size": 5120}
         return cls(**sizes | {"patch_size": 14} | kwargs)
 

@@ -26,7 +26,7 @@ class ShapeError(MinivitError):
 
 
 class GraphError(MinivitError, RuntimeError):
-    """backward() was called on something that it cannot walk."""
+    """A tensor, or the graph of ops behind it, cannot do what was asked: backward() where nothing was recorded, say."""
 
 
 class FileError(MinivitError, OSError):

@@ -92,30 +92,27 @@ def compare(fn, *inputs, eps=1e-6, rtol=1e-5, atol=1e-7, rng=0, directions=None)
                 hint="call model.eval(), or give dropout a seed instead of a Generator.",
             )
         gradients = [np.zeros(t.shape) if t.grad is None else t.grad for _, t in checked]
-        arrays = [t.data for _, t in checked]
+        names, arrays = [name for name, _ in checked], [t.data for _, t in checked]
         if directions is None:
             numeric = [_by_element(loss, array, eps) for array in arrays]
-            pairs = zip([name for name, _ in checked], gradients, numeric, strict=True)
-        else:
-            everything = checked[0][0] if len(arrays) == 1 else f"all {len(arrays)} inputs"
-            pairs = [(everything, *_by_direction(loss, arrays, gradients, eps, rng, directions))]
-        comparisons = [_comparison(*pair, rtol, atol) for pair in pairs]
-        if directions is not None and not comparisons[0].worst <= rtol:  # then which argument is it?
-            group = range(len(arrays))
-            while len(group) > 1:  # the half that is worse, and so on: a few forward passes instead of one for each
-                halves = group[: len(group) // 2], group[len(group) // 2 :]
-                found = []
-                for half in halves:
-                    chosen = [arrays[i] for i in half], [gradients[i] for i in half]
-                    pair = _by_direction(loss, *chosen, eps, rng, directions)
-                    first, last = checked[half[0]][0], checked[half[-1]][0]
-                    found.append(_comparison(first if len(half) == 1 else f"{first} to {last}", *pair, rtol, atol))
-                group = halves[found[1].worst > found[0].worst]
-                worst = max(found, key=lambda comparison: comparison.worst)
-                if worst.worst <= rtol:  # only all together are wrong enough
-                    break
-                comparisons = [worst]
-        return comparisons
+            return [_comparison(*each, rtol, atol) for each in zip(names, gradients, numeric, strict=True)]
+
+        def along(group, name):
+            chosen = [arrays[i] for i in group], [gradients[i] for i in group]
+            name = names[group[0]] if len(group) == 1 else name
+            return _comparison(name, *_by_direction(loss, *chosen, eps, rng, directions), rtol, atol)
+
+        group = range(len(arrays))
+        worst = along(group, f"all {len(arrays)} inputs")
+        while len(group) > 1 and not worst.worst <= rtol:  # which is it? The half that is worse, and so on
+            halves = group[: len(group) // 2], group[len(group) // 2 :]
+            found = [along(half, f"{names[half[0]]} to {names[half[-1]]}") for half in halves]
+            group = halves[found[1].worst > found[0].worst]
+            worse = max(found, key=lambda comparison: comparison.worst)
+            if worse.worst <= rtol:  # only all together are wrong enough
+                break
+            worst = worse
+        return [worst]
     finally:
         for t, data, grad, requires_grad in kept:
             t.data, t.grad, t.requires_grad = data, grad, requires_grad

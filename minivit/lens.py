@@ -4,8 +4,6 @@ B batch, C channels, H W pixels, N patches, T = N + 1 tokens with CLS first, h h
 Models are ViTForImageClassification; each function measures in evaluation mode, and leaves the mode as it was.
 """
 
-from contextlib import contextmanager
-
 import numpy as np
 
 from . import ops
@@ -78,7 +76,7 @@ def logit_lens(model, hidden_states):
     gives them. Returns (L + 1, B, K); the last row is the model's logits.
     Source: nostalgebraist 2020, "interpreting GPT: the logit lens", for language models.
     """
-    with _measuring(model):
+    with model.evaluating(), no_grad():
         cls = [Tensor(np.asarray(states)[:, 0]) for states in hidden_states]  # L + 1 of (B, D)
         return np.stack([model.classifier(model.vit.layernorm(x)).data for x in cls])  # (L + 1, B, K)
 
@@ -105,7 +103,7 @@ def occlusion(model, pixel_values, label, grey=0.0):
     pictures = np.repeat(picture[None], rows * columns + 1, axis=0)  # (N + 1, C, H, W); the last stays whole
     for patch, (row, column) in enumerate(np.ndindex(grid)):
         pictures[patch, :, row * ph : (row + 1) * ph, column * pw : (column + 1) * pw] = grey
-    with _measuring(model):
+    with model.evaluating(), no_grad():
         logits = [model(pictures[i : i + BATCH]).logits.data[:, label] for i in range(0, len(pictures), BATCH)]
     logit = np.concatenate(logits)  # (N + 1,)
     return (logit[-1] - logit[:-1]).reshape(grid)
@@ -120,7 +118,7 @@ def head_importance(model, pixel_values, labels):
     layers = model.vit.encoder.layer
     whole = np.ones((len(layers), layers[0].attention.attention.num_attention_heads))
     rise = np.zeros_like(whole)  # (L, h)
-    with _measuring(model):
+    with model.evaluating(), no_grad():
 
         def loss(mask):
             return ops.cross_entropy(model(pixel_values, head_mask=mask).logits, labels).item()
@@ -131,15 +129,3 @@ def head_importance(model, pixel_values, labels):
             mask[head] = 0
             rise[head] = loss(mask) - before
     return rise
-
-
-@contextmanager
-def _measuring(model):
-    """Inside: evaluation mode, and no gradients."""
-    was_training = model.training
-    model.eval()
-    try:
-        with no_grad():
-            yield
-    finally:
-        model.train(was_training)

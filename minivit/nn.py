@@ -150,13 +150,23 @@ class Module:
         """Evaluation mode: dropout does nothing. Returns the module."""
         return self.train(False)
 
+    @contextlib.contextmanager
+    def evaluating(self):
+        """`with model.evaluating():` evaluation mode; then each module is in the mode that it was in."""
+        modes = [(module, module.training) for module in self.modules()]
+        try:
+            yield self.eval()
+        finally:
+            for module, mode in modes:
+                module.training = mode
+
     def zero_grad(self):
         """Forget all gradients: every parameter's .grad is None again."""
         for parameter in self.parameters():
             parameter.grad = None
 
     def to(self, dtype):
-        """Convert every parameter to float32 or float64. Returns the module."""
+        """Convert every parameter to float32 or float64, and forget the gradients. Returns the module."""
         if dtype not in (np.float32, np.float64, "float32", "float64"):
             raise MinivitError(f"{type(self).__name__}.to", f"{dtype!r} is not float32 or float64.")
         for parameter in self.parameters():
@@ -249,7 +259,7 @@ class Dropout(Module):
 
 
 class GELU(Module):
-    """GELU; approximate="tanh" is the faster formula that some checkpoints were trained with."""
+    """GELU; approximate="tanh" is the formula that some checkpoints were trained with."""
 
     def __init__(self, approximate="none"):
         if approximate not in ("none", "tanh"):

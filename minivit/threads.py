@@ -93,7 +93,10 @@ def matmul(x, y, bias=None):
 
 def products(*factors):
     """[x @ y + bias, ...] for each (x, y, bias), as in matmul: together they may be large enough for all threads."""
-    jobs = [(x, y, bias, np.empty((len(x), y.shape[1]), np.result_type(x, y))) for x, y, bias in factors]
+    jobs = []
+    for x, y, bias in factors:
+        dtype = np.result_type(x, y) if bias is None else np.result_type(x, y, bias)
+        jobs.append((x, y, bias, np.empty((len(x), y.shape[1]), dtype)))
     results = [out for *_, out in jobs]
     if sum(len(x) * y.size for x, y, _ in factors) < 2 * PRODUCT:
         run(_multiply, [jobs])

@@ -52,12 +52,12 @@ def classification(model, pixel_values, labels, rng, label_smoothing=0.0):
 
 
 def evaluate(model, dataset, batch_size=256):
-    """Measure a model on a dataset, in evaluation mode. Returns an Evaluation."""
-    was_training = model.training
-    model.eval()
+    """Measure a model on a dataset, in evaluation mode. Returns an Evaluation; MinivitError for an empty dataset."""
+    if not len(dataset):
+        raise MinivitError("evaluate", "there are no examples to measure the model on.")
     K = len(dataset.class_names)
     losses, predictions = 0.0, np.empty(len(dataset), np.int64)
-    with no_grad():
+    with model.evaluating(), no_grad():
         for start in range(0, len(dataset), batch_size):
             indices = np.arange(start, min(start + batch_size, len(dataset)))
             pixel_values, labels = dataset.batch(indices)
@@ -72,7 +72,6 @@ def evaluate(model, dataset, batch_size=256):
                 )
             losses += ops.cross_entropy(logits, labels).item() * len(indices)
             predictions[indices] = logits.data.argmax(-1)
-    model.train(was_training)
     confusion = np.zeros((K, K), np.int64)
     np.add.at(confusion, (dataset.labels, predictions), 1)
     return Evaluation(losses / len(dataset), float((predictions == dataset.labels).mean()), confusion, predictions)
@@ -99,6 +98,7 @@ def fit(
 ):
     """Train a model for `epochs` passes over `train`, measuring it on `test` after each. Returns the history.
 
+    train: a Dataset; test: another, or None or an empty one to measure nothing;
     batch_size: examples a step, the last step of an epoch taking what is left; optimizer: of this model's parameters;
     schedule: step -> factor on the optimizer's lr (None: always 1); augment: (pixel_values, rng) -> pixel_values;
     label_smoothing: of the cross-entropy; rng: a Generator or seed for the order, the augmentation and the loss;
@@ -113,6 +113,8 @@ def fit(
     """
     if epochs < 1 or batch_size < 1:
         raise MinivitError("fit", f"epochs={epochs}, batch_size={batch_size}.", rule="both are 1 or more.")
+    if not len(train):
+        raise MinivitError("fit", "there are no examples to learn from.")
     run = _Run(model, optimizer, average, np.random.default_rng(rng))
     run.settings = _settings(train, epochs, batch_size, optimizer, label_smoothing, schedule, max_norm, average)
     loss = loss or functools.partial(classification, label_smoothing=label_smoothing)
@@ -126,7 +128,7 @@ def fit(
     saved = time.perf_counter()
     model.train()
     line = Line(epochs, len(train), run.epoch * len(train) + run.done, verbose)
-    with _deferred_interrupt() as interrupted, contextlib.closing(line):
+    with _deferred_interrupt() as interrupted, contextlib.closing(line), run.rate_put_back():
         while run.epoch < epochs:
             started = time.perf_counter()
             if run.order is None:
@@ -149,7 +151,7 @@ def fit(
             row = {"epoch": run.epoch + 1, "lr": optimizer.lr}
             row["train_loss"], correct = (run.sums / len(train)).tolist()
             row["train_accuracy"] = None if math.isnan(correct) else correct
-            if test is not None:
+            if test is not None and len(test):
                 with run.averaged():
                     measured = evaluate(model, test)
                 row["test_loss"], row["test_accuracy"] = measured.loss, measured.accuracy
@@ -268,6 +270,14 @@ class _Run:
                 hint="use a lower lr, a warm-up, or max_norm=1. What was saved last is whole.",
             )
 
+    @contextlib.contextmanager
+    def rate_put_back(self):
+        """The schedule changes the optimiser's lr; after the block it is the base rate again, for the next call."""
+        try:
+            yield
+        finally:
+            self.optimizer.lr = self.lr
+
     def averaged(self):
         """`with run.averaged():` the model has the average of its weights, where one is kept."""
         return contextlib.nullcontext() if self.average is None else self.average.applied()
@@ -294,6 +304,7 @@ def _plain(state):
 
 def _settings(train, epochs, batch_size, optimizer, label_smoothing, schedule, max_norm, average):
     """What a resumed training must have in common with the one it goes on with (the weights check themselves)."""
+    numbers = {name: x for name, x in vars(optimizer).items() if isinstance(x, (float, tuple))}  # lr, betas, ...
     few, _ = train.batch(np.linspace(0, len(train) - 1, 8).astype(int))  # enough to tell other pictures apart
     return {
         "examples": len(train),
@@ -302,7 +313,7 @@ def _settings(train, epochs, batch_size, optimizer, label_smoothing, schedule, m
         "pictures": zlib.crc32(np.ascontiguousarray(few)),
         "epochs": epochs,
         "batch_size": batch_size,
-        "optimizer": f"{type(optimizer).__name__}, lr {optimizer.lr:g}",
+        "optimizer": f"{type(optimizer).__name__}, {', '.join(f'{k} {x}' for k, x in numbers.items())}",
         "learned": f"{sum(parameter.size for parameter in optimizer.parameters)} parameters",
         "label_smoothing": label_smoothing,
         "schedule": None if schedule is None else [float(f"{schedule(step):.6g}") for step in (0, 1, 10, 100)],

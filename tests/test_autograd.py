@@ -500,7 +500,7 @@ def test_linear_keeps_its_input_but_not_its_output():
 
 def test_a_leaf_that_is_learned_is_not_changed_by_an_operator():
     w, x = Tensor(np.ones(3), requires_grad=True), Tensor(np.ones(3))
-    for assign in (operator.iadd, operator.isub, operator.imul, operator.itruediv):
+    for assign in (operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.ipow, operator.imatmul):
         with pytest.raises(GraphError, match=r"not changed by \+=(?s:.*)p.data -= lr"):
             assign(w, 2.0)
     x += 1.0  # another tensor of the same name

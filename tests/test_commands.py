@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minivit import checkpoint, vit
+from minivit import checkpoint, commands, vit
 from minivit.__main__ import main
 
 
@@ -248,6 +248,21 @@ def test_export_and_import_check_the_weights(trained, tmp_path, capsys):
     refused(capsys, "export", tmp_path / "odd", tmp_path / "hf", match="the weights do not fit the model")
     refused(capsys, "import", tmp_path / "odd", tmp_path / "back", match="the weights do not fit the model")
     assert not (tmp_path / "hf").exists() and not (tmp_path / "back").exists()
+
+
+def test_the_digits_may_be_trained_into_a_folder_of_their_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    train = ("train", "digits", "--out", "digits", "--epochs", 1)
+    for command in (train, (*train, "--resume")):
+        assert run(capsys, *command)[0] == 0
+
+
+def test_half_of_the_patches_are_painted(monkeypatch):
+    config = vit.ViTConfig(image_size=8, patch_size=2, num_channels=1, hidden_size=4, num_attention_heads=1)
+    model, seen = vit.ViTForMaskedImageModeling(config), []
+    monkeypatch.setattr(model, "forward", lambda x, mask: seen.append(mask) or vit.MaskedImageModelingOutput(None, x))
+    commands.paint(model, np.zeros((3, 1, 8, 8)), None, np.random.default_rng(0))
+    assert seen[0].sum(1).tolist() == [8, 8, 8] and not (seen[0][0] == seen[0][1]).all()
 
 
 def test_one_patch_cannot_be_hidden_and_painted(tmp_path, capsys):

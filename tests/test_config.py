@@ -453,6 +453,11 @@ def test_repr_shows_every_field_in_ascii():
     assert all(f'"{name}": ' in text for name in [*DEFAULTS, "model_type", "teacher"])
 
 
+def test_a_private_key_that_names_nothing_is_kept():  # transformers 4 wrote it into many a config.json
+    config = ViTConfig.from_dict({"model_type": "vit", "_name_or_path": "google/vit", "hidden_size": 12 * 16})
+    assert config.to_dict()["_name_or_path"] == "google/vit"
+
+
 @pytest.mark.parametrize("key", ["to_dict", "_validate", "num_parameters", "tiny"])
 def test_unknown_keys_do_not_take_the_place_of_methods(key):
     if hasattr(ViTConfig, key):

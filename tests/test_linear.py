@@ -18,6 +18,12 @@ def test_linear_is_matmul_and_add(leading, bias, rng, assert_same):
         assert_same(ops.linear, lambda x, weight, *bias: sum(bias, x @ weight.T), *arrays)
 
 
+def test_the_bias_counts_for_the_dtype():
+    ones = [np.ones(shape, np.int64) for shape in ((2, 3), (4, 3))]
+    np.testing.assert_array_equal(ops.linear(*ones, np.full(4, 0.5)).data, np.full((2, 4), 3.5))
+    assert ops.linear(*(x.astype(np.float32) for x in ones), np.ones(4)).dtype == np.float64
+
+
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [

@@ -92,6 +92,13 @@ class TestGolden:
             assert p.grad.dtype == dtype
             assert np.array_equal(p.grad, before[k]) == (max_norm == 1000)
 
+    def test_a_norm_just_below_the_largest_is_left_alone(self, golden):
+        parameters = start(golden, np.float64)
+        set_gradients(parameters, golden, 1)
+        before = [p.grad.copy() for p in parameters]
+        clip_grad_norm(parameters, 1.5 * clip_grad_norm(parameters, math.inf))
+        assert all(np.array_equal(p.grad, old) for p, old in zip(parameters, before, strict=True))
+
     def test_schedule(self, golden):
         schedule = warmup_cosine(STEPS, 4, 0.1)
         np.testing.assert_allclose([LR * schedule(step) for step in range(STEPS)], golden["lr"], rtol=1e-13)

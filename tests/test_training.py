@@ -120,8 +120,14 @@ def test_evaluate_counts():
 
 def test_evaluate_leaves_the_mode_and_does_not_depend_on_the_batch_size():
     model = Classifier().train()
+    model.dropout.eval()  # as a user may set one module
     a, b = (training.evaluate(model, data(23), batch_size) for batch_size in (4, 100))
-    assert model.training and model.dropout.training
+    assert model.training and not model.dropout.training
+    with pytest.raises(ShapeError):
+        training.evaluate(model, data(classes=4))
+    assert model.training and not model.dropout.training
+    training.evaluate(model.eval(), data(5))
+    assert not any(module.training for module in model.modules())
     assert a.loss == pytest.approx(b.loss, rel=1e-5)
     np.testing.assert_array_equal(a.confusion, b.confusion)
 
@@ -226,6 +232,34 @@ def test_a_process_killed_at_any_moment_leaves_a_whole_state(tmp_path):
         path.unlink()
 
 
+def test_empty_data(tmp_path):
+    model, nothing = Classifier(), data().__class__(np.zeros((0, 1, 4, 4), np.uint8), np.zeros(0, int), "abc")
+    with pytest.raises(MinivitError, match="fit: there are no examples to learn from"):
+        training.fit(model, nothing, **options(model, epochs=1))
+    with pytest.raises(MinivitError, match="evaluate: there are no examples"):
+        training.evaluate(model, nothing)
+    history = training.fit(model, data(), nothing, **options(model, epochs=1))
+    assert "test_loss" not in history[0]
+
+
+def test_the_optimizer_has_its_rate_again_after_a_schedule():
+    model = Classifier()
+    chosen = options(model, epochs=2, schedule=lambda step: 1 / (1 + step))
+    history = training.fit(model, data(), **chosen)
+    assert history[-1]["lr"] < 0.02 == chosen["optimizer"].lr
+
+
+def test_the_loss_of_an_epoch_is_the_mean_over_its_examples():
+    model = Classifier()  # 23 examples in steps of 5: the last of 3
+
+    def loss(model, pixel_values, labels, rng):
+        value = model(pixel_values).sum() * 0 + float(len(labels))
+        return value, len(labels)
+
+    row = training.fit(model, data(23), **options(model, epochs=1, average=None), loss=loss)[0]
+    assert row["train_loss"] == pytest.approx((4 * 5 * 5 + 3 * 3) / 23) and row["train_accuracy"] == 1
+
+
 def test_a_resume_with_other_settings_or_data_is_refused(tmp_path):
     model, path = Classifier(), tmp_path / "training.npz"
     training.fit(model, data(), **options(model, epochs=1, checkpoint=path))
@@ -236,7 +270,12 @@ def test_a_resume_with_other_settings_or_data_is_refused(tmp_path):
         (
             {"optimizer": optim.AdamW(other.parameters(), 0.3)},
             data(),
-            "optimizer: AdamW, lr 0.02 then, AdamW, lr 0.3 now",
+            r"optimizer: AdamW, lr 0.02, .* then, AdamW, lr 0.3, ",
+        ),
+        (
+            {"optimizer": optim.AdamW(other.parameters(), 0.02, weight_decay=50.0)},
+            data(),
+            r"optimizer: .*weight_decay 0.01 then, .*weight_decay 50.0 now",
         ),
         ({}, data(24), "examples: 23 then, 24 now"),
         ({}, data(seed=5), r"labels: \d+ then, \d+ now"),

@@ -107,6 +107,7 @@ Tensor.__matmul__, Tensor.__rmatmul__ = matmul, lambda self, other: matmul(other
 Tensor.__neg__ = negative
 Tensor.__iadd__, Tensor.__isub__ = _not_on_leaves(add), _not_on_leaves(subtract)
 Tensor.__imul__, Tensor.__itruediv__ = _not_on_leaves(multiply), _not_on_leaves(divide)
+Tensor.__ipow__, Tensor.__imatmul__ = _not_on_leaves(power), _not_on_leaves(matmul)
 Tensor.__getitem__ = getitem
 Tensor.exp, Tensor.log, Tensor.sqrt, Tensor.tanh = exp, log, sqrt, tanh
 Tensor.sum, Tensor.mean, Tensor.max = sum, mean, max

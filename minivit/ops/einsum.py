@@ -5,6 +5,7 @@ import string
 
 import numpy as np
 
+from .. import threads
 from ..autograd import differentiable
 from ..errors import ShapeError
 from .arithmetic import unbroadcast
@@ -19,20 +20,23 @@ def matmul(x, y):
     """
     if 0 in (x.ndim, y.ndim) or x.shape[-1] != y.shape[-2:][0]:
         raise ShapeError("matmul", f"{x.shape} @ {y.shape} do not fit.", rule="(..., m, k) @ (..., k, n): the k agree.")
-    rows = x[None] if x.ndim == 1 else x  # (..., m, k)
-    columns = y[:, None] if y.ndim == 1 else y  # (..., k, n)
+    if y.ndim == 2:  # one matrix for the whole batch: one product
+        rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+
+        def backward(dz):
+            dz = dz.reshape(len(rows), y.shape[1])
+            return threads.matmul(dz, y.T).reshape(x.shape), threads.matmul(rows.T, dz)
+
+        return threads.matmul(rows, y).reshape(*x.shape[:-1], y.shape[1]), backward
+
+    left = x[None] if x.ndim == 1 else x  # (..., m, k)
+    right = y[:, None] if y.ndim == 1 else y  # (..., k, n)
 
     def backward(dz):
         dz = dz[..., None] if y.ndim == 1 else dz
         dz = np.expand_dims(dz, -2) if x.ndim == 1 else dz  # (..., m, n)
-        drows = dz @ columns.swapaxes(-1, -2)
-        if columns.ndim == 2:  # one matrix for the whole batch: one product, instead of one each and their sum
-            n = math.prod(rows.shape[:-1])
-            dcolumns = rows.reshape(n, rows.shape[-1]).T @ dz.reshape(n, dz.shape[-1])
-        else:
-            dcolumns = rows.swapaxes(-1, -2) @ dz
-        drows, dcolumns = unbroadcast(drows, rows.shape), unbroadcast(dcolumns, columns.shape)
-        return drows.reshape(x.shape), dcolumns.reshape(y.shape)
+        dx, dy = dz @ right.swapaxes(-1, -2), left.swapaxes(-1, -2) @ dz
+        return unbroadcast(dx, left.shape).reshape(x.shape), unbroadcast(dy, right.shape).reshape(y.shape)
 
     return x @ y, backward
 

@@ -92,9 +92,7 @@ def needed_memory(task, peer):
 
 
 def layers(names):
-    """(title, task) of every layer at the sizes of the named models, forward and forward + backward."""
-    from minivit import nn, vit  # not in the peers' processes: minivit changes how its process gets memory
-
+    """(title, mode, task) of every layer at the sizes of the named models, forward and forward + backward."""
     found = []
     for name in names:
         sizes, B = LAYER_SIZES[name]
@@ -116,10 +114,7 @@ def layers(names):
             task = {"kind": "layer", "layer": layer, "shapes": arrays}
             found += [(f"{name} {layer}", "forward", task | {"backward": False})]
             found += [(f"{name} {layer}", "forward + backward", task | {"backward": True})]
-        with nn.meta():
-            model = vit.ViTForImageClassification(vit.ViTConfig(**sizes))
-        every = {key: parameter.shape for key, parameter in model.named_parameters()}
-        found += [(f"{name} AdamW", "step", {"kind": "adamw", "shapes": every})]
+        found += [(f"{name} AdamW", "step", {"kind": "adamw", "shapes": parameter_shapes(sizes)})]
     return found
 
 
@@ -136,6 +131,29 @@ def growth(quick=False):
         "width": [(D, task(D=D)) for D in (64, 128, 256, 512)],
     }
     return {axis: found[:3] if quick else found for axis, found in points.items()}
+
+
+def parameter_shapes(sizes):
+    """{name on the hub: shape} of every parameter. Not asked of minivit, which changes how its process gets memory."""
+    C, P, D, F = (sizes[key] for key in ("num_channels", "patch_size", "hidden_size", "intermediate_size"))
+    T = (sizes["image_size"] // P) ** 2 + 1
+    shapes = {"vit.embeddings.cls_token": (1, 1, D), "vit.embeddings.position_embeddings": (1, T, D)}
+
+    def layer(name, *shape):
+        shapes.update({f"{name}.weight": shape, f"{name}.bias": shape[:1]})
+
+    layer("vit.embeddings.patch_embeddings.projection", D, C, P, P)
+    for i in range(sizes["num_hidden_layers"]):
+        name = f"vit.encoder.layer.{i}"
+        for part in ("attention.query", "attention.key", "attention.value", "output.dense"):
+            layer(f"{name}.attention.{part}", D, D)
+        layer(f"{name}.intermediate.dense", F, D)
+        layer(f"{name}.output.dense", D, F)
+        layer(f"{name}.layernorm_before", D)
+        layer(f"{name}.layernorm_after", D)
+    layer("vit.layernorm", D)
+    layer("classifier", sizes["num_labels"], D)
+    return shapes
 
 
 def numbers(name, shape, mean=0.0, std=1.0):

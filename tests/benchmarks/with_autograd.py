@@ -82,33 +82,10 @@ def loss_of(w, patches, labels, sizes):
     return -anp.mean(log_shares[np.arange(len(labels)), labels])
 
 
-def weights(sizes):
-    """{name on the hub: array} of every parameter. Not asked of minivit, which changes how its process gets memory."""
-    C, P, D, F = (sizes[key] for key in ("num_channels", "patch_size", "hidden_size", "intermediate_size"))
-    T = (sizes["image_size"] // P) ** 2 + 1
-    shapes = {"vit.embeddings.cls_token": (1, 1, D), "vit.embeddings.position_embeddings": (1, T, D)}
-
-    def layer(name, *shape):
-        shapes.update({f"{name}.weight": shape, f"{name}.bias": shape[:1]})
-
-    layer("vit.embeddings.patch_embeddings.projection", D, C, P, P)
-    for i in range(sizes["num_hidden_layers"]):
-        name = f"vit.encoder.layer.{i}"
-        for part in ("attention.query", "attention.key", "attention.value", "output.dense"):
-            layer(f"{name}.attention.{part}", D, D)
-        layer(f"{name}.intermediate.dense", F, D)
-        layer(f"{name}.output.dense", D, F)
-        layer(f"{name}.layernorm_before", D)
-        layer(f"{name}.layernorm_after", D)
-    layer("vit.layernorm", D)
-    layer("classifier", sizes["num_labels"], D)
-    return {name: rows.weight(name, shape) for name, shape in shapes.items()}
-
-
 def build(task, variant):
     """(step, results) of a training step: a function that does it once, and one that gives {name: array}."""
     sizes, P = task["config"], task["config"]["patch_size"]
-    w = weights(sizes)
+    w = {name: rows.weight(name, shape) for name, shape in rows.parameter_shapes(sizes).items()}
     m, v = ({name: np.zeros_like(array) for name, array in w.items()} for _ in range(2))
     pixels, labels = rows.batch(task)
     B, C, H, W = pixels.shape

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .. import ops
-from ..autograd import REGISTRY
-from ..errors import MinivitError
-from ..gradcheck import compare
+from . import ops
+from .autograd import REGISTRY
+from .errors import MinivitError
+from .gradcheck import compare
 
 
 class Case(NamedTuple):
@@ -189,7 +189,7 @@ def table(rng=0):
     names = [name.rpartition(".")[2] for name in REGISTRY if name.startswith("minivit.")]
     without = [name for name in names if name not in CASES]
     if without:
-        raise MinivitError("gradcheck", f"no case for {', '.join(without)}.", hint="add one to minivit/ops/cases.py.")
+        raise MinivitError("gradcheck", f"no case for {', '.join(without)}.", hint="add one to minivit/cases.py.")
     rows = {}
     for name in names:
         for each in CASES[name]:
