@@ -245,7 +245,7 @@ def _add_training(made):
     made.add_argument("--lr", metavar="X", type=float, help="learning rate at its highest")
     made.add_argument("--seed", metavar="N", type=_seed, default=0, help="of all that is drawn (default: %(default)s)")
     made.add_argument("--fast", action="store_true", help="a sixth of the epochs, to see it work")
-    made.add_argument("--resume", action="store_true", help="go on with the training that is in --out")
+    made.add_argument("--resume", action="store_true", help="go on with the training that is in --out, by its seed")
     made.add_argument("--strict", action="store_true", help="refuse a folder with photos that cannot be read")
 
 

@@ -194,6 +194,10 @@ def differentiable(fn):
         except (ValueError, IndexError) as error:
             shapes = ", ".join(str(x.shape) for x in inputs)
             raise ShapeError(fn.__name__, str(error), rule=f"the operands have shapes {shapes}.") from error
+        except TypeError as error:
+            if error.__traceback__.tb_next is None:  # fn was called with too few or too many arguments
+                raise
+            raise MinivitError(fn.__name__, f"{error}.", hint="look at the types of its arguments.") from error
         except AttributeError as error:
             if not isinstance(error.obj, (list, tuple, int, float, str, type(None))):
                 raise
@@ -317,10 +321,16 @@ def _gradients(node, dy):
 
 def _hint(gradient, parent):
     """What most often makes a gradient of a wrong dtype or shape."""
-    if gradient.shape == parent.shape:
+    came, wanted = gradient.shape, parent.shape
+    if came == wanted:
         return "a plain np.zeros or np.ones is float64; make new arrays with dtype=dy.dtype."
-    if sorted(gradient.shape) == sorted(parent.shape):
+    if sorted(came) == sorted(wanted):
         return "a transpose is missing or one too many, or two gradients are in each other's place."
-    if gradient.size < math.prod(parent.shape):
-        return "the adjoint of a sum is broadcasting: np.broadcast_to(dy, x.shape)."
-    return "the adjoint of broadcasting is a sum: see unbroadcast in minivit/ops/arithmetic.py."
+    if gradient.size == math.prod(wanted):
+        return f"the numbers are as many: a reshape to {wanted} is missing."
+    with contextlib.suppress(ValueError):  # they do not broadcast
+        if np.broadcast_shapes(came, wanted) == wanted:
+            return "the adjoint of a sum is broadcasting: np.broadcast_to(dy, x.shape)."
+        if np.broadcast_shapes(came, wanted) == came:
+            return "the adjoint of broadcasting is a sum: see unbroadcast in minivit/ops/arithmetic.py."
+    return "take forward's steps in reverse: what it left out has the gradient 0, what it copied adds up."

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import FileError, MinivitError, ShapeError
+from .errors import FileError, MinivitError, ShapeError, check_whole
 from .nn import ACTIVATIONS
 
 
@@ -249,13 +249,6 @@ class ViTConfig:
 
     def __repr__(self):
         return f"ViTConfig {json.dumps(self.to_dict(), indent=2, sort_keys=True, default=repr)}"
-
-
-def check_whole(where, name, value, least=1, most=2**20):
-    """Refuse what is no whole number from `least` to `most`."""
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not (whole and least <= value <= most):  # a damaged config must not ask for more than any memory
-        raise MinivitError(where, f"{name}={value!r}.", rule=f"{name} is a whole number, {least} to {most}.")
 
 
 def _check_number(name, value, most, rule):

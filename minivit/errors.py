@@ -4,6 +4,8 @@ Every error that minivit raises on purpose is a MinivitError, so the command lin
 (message, exit code 2) from a fault in the program (traceback).
 """
 
+import numbers
+
 
 class MinivitError(ValueError):
     """A mistake in the input, explained.
@@ -68,3 +70,10 @@ def check_names(expected, found, where, strict=True):
             + ("" if mismatched else " strict=False loads what fits."),
         )
     return missing, unexpected
+
+
+def check_whole(where, name, value, least=1, most=2**20):
+    """Refuse what is no whole number from `least` to `most`."""
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not (whole and least <= value <= most):  # a damaged config must not ask for more than any memory
+        raise MinivitError(where, f"{name}={value!r}.", rule=f"{name} is a whole number, {least} to {most}.")

@@ -8,6 +8,7 @@ import math
 import os
 import zipfile
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 
@@ -55,6 +56,22 @@ def _rename(temporary, paths):
             for done, text in zip(paths[:number], before, strict=False):
                 done.unlink() if text is None else done.write_bytes(text)
             raise
+
+
+def writable_folder(path):
+    """The folder as a Path, made if missing; FileError if no file can be made in it."""
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        trial = path / "minivit.tmp"
+        trial.touch()
+        trial.unlink()
+    except (FileExistsError, NotADirectoryError) as fault:
+        raise FileError(path, "a file is in the way of this folder.", hint="name another folder.") from fault
+    except OSError as fault:
+        reason = fault.strerror or fault
+        raise FileError(path, f"this folder cannot be written to: {reason}.", hint="name another folder.") from fault
+    return path
 
 
 def read_json(path):

@@ -184,10 +184,10 @@ def _explain(fn, comparison, rtol, atol):
     elif not np.isfinite(numeric).all():
         hint = "forward made NaN or infinity near this input, so there is nothing to compare with."
     elif not backward.any():
-        hint = "backward says zero everywhere: is the path from this argument to the output recorded?"
+        hint = "backward says zero everywhere: does it return this gradient, and is the path to the output recorded?"
     elif ratios.size and np.ptp(ratios) <= 1e-4 * abs(ratios[0]) and counted[error > rtol].all():
         lines.append(f"  {ratios.size} of {backward.size} entries are off by the same factor {ratios.mean():.3f}")
-        hint = "a constant factor usually means a scale that backward forgot."
+        hint = "a constant factor usually means a scale that backward forgot, or has once too often."
         if abs(ratios.mean() + 1) < 1e-3:
             hint = "the sign is turned around."
     elif backward.ndim == 2 and len(set(backward.shape)) == 1 and np.allclose(backward.T, numeric, rtol, atol):

@@ -26,7 +26,7 @@ def attention_rollout(attentions, residual=0.5):
     """
     if not 0 <= residual <= 1:
         raise MinivitError("attention_rollout", f"residual={residual}.", rule="a share, 0 to 1.")
-    layers = [np.asarray(attention) for attention in attentions]
+    layers = [np.asarray(attention) for attention in (() if attentions is None else attentions)]
     without_heads = {layer.shape[:1] + layer.shape[2:] for layer in layers}  # heads may be pruned, the rest is equal
     if len(without_heads) != 1 or layers[0].ndim != 4 or layers[0].shape[2] != layers[0].shape[3]:
         raise ShapeError(

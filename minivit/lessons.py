@@ -9,6 +9,7 @@ from pathlib import Path
 
 from . import images
 from .errors import FileError, MinivitError
+from .files import writable_folder
 
 
 @dataclass
@@ -59,6 +60,8 @@ def run(number, photo=None, out=None):
         raise MinivitError("run", f"there is no lesson {number}.", rule=f"lessons are numbered {known}.")
     if photo is not None:
         images.open_image(photo)  # a bad one is found before the lesson starts
+    if out is not None:
+        out = writable_folder(out)  # likewise
     arguments = [str(found[0].path), *([] if photo is None else [str(Path(photo).absolute())])]
     paths = []
     with _arguments(arguments), _figures(found[0].number, out, paths):
@@ -87,7 +90,7 @@ def _figures(number, out, paths):
     def save():
         for name in plt.get_figlabels():
             figure = plt.figure(name)
-            path = Path(out) / f"{number}_{name or f'figure{figure.number}'}.png"
+            path = out / f"{number}_{name or f'figure{figure.number}'}.png"
             with replacing(path) as (temporary,):
                 figure.savefig(temporary, format="png", dpi="figure")
             paths.append(path)

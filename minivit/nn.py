@@ -11,7 +11,7 @@ import numpy as np
 
 from . import ops
 from .autograd import Tensor
-from .errors import MinivitError, ShapeError, check_names
+from .errors import MinivitError, ShapeError, check_names, check_whole
 
 # by the names that Hugging Face configs use
 ACTIVATIONS = {
@@ -192,6 +192,7 @@ class Linear(Module):
     """
 
     def __init__(self, in_features, out_features, bias=True, std=None, rng=0):
+        _check_sizes("Linear", in_features=in_features, out_features=out_features)
         self.weight, self.bias = _weight_and_bias((out_features, in_features), bias, std, rng)
 
     def forward(self, x):
@@ -209,7 +210,11 @@ class Conv2d(Module):
     """
 
     def __init__(self, in_channels, out_channels, kernel_size, stride=1, *, bias=True, std=None, rng=0):
-        kh, kw = (kernel_size, kernel_size) if np.ndim(kernel_size) == 0 else kernel_size
+        if np.shape(kernel_size) not in ((), (2,)):
+            raise MinivitError("Conv2d", f"kernel_size={kernel_size!r}.", rule="a number, or a pair (down, right).")
+        kh, kw = np.broadcast_to(kernel_size, 2).tolist()
+        _check_sizes("Conv2d", in_channels=in_channels, out_channels=out_channels, kernel_size=kh)
+        _check_sizes("Conv2d", kernel_size=kw)
         self.stride = stride
         self.weight, self.bias = _weight_and_bias((out_channels, in_channels, kh, kw), bias, std, rng)
 
@@ -219,6 +224,11 @@ class Conv2d(Module):
     def extra_repr(self):
         out_channels, in_channels, *kernel = self.weight.shape
         return f"{in_channels}, {out_channels}, kernel_size={tuple(kernel)}, stride={self.stride}"
+
+
+def _check_sizes(where, **sizes):
+    for name, size in sizes.items():
+        check_whole(where, name, size, most=2**31)
 
 
 def _weight_and_bias(shape, bias, std, rng):
@@ -234,6 +244,7 @@ class LayerNorm(Module):
     """Layer norm over the last axis, of size normalized_shape, with a learned scale (1 at first) and shift (0)."""
 
     def __init__(self, normalized_shape, eps=1e-5):
+        _check_sizes("LayerNorm", normalized_shape=normalized_shape)
         self.eps = eps
         self.weight = constant((normalized_shape,), 1)
         self.bias = constant((normalized_shape,), 0)

@@ -171,7 +171,8 @@ def pixel_gradient(image, gradient):
         low, ends = (-limit, "both") if cmap == SIGNED else (0, "max")
         shown = ax.imshow(values / unit, cmap, vmin=low / unit, vmax=limit / unit, extent=(0, W, H, 0))
         ax.set(xticks=[], yticks=[], title=title)
-        figure.colorbar(shown, ax=ax, location="bottom", extend=ends, label=f"in units of {unit:.0e}", aspect=30)
+        label = f"in units of {unit:.0e}" if unit != 1 else ""
+        figure.colorbar(shown, ax=ax, location="bottom", extend=ends, label=label, aspect=30)
     for ax in axes:
         ax.set_anchor("N")
     return figure

@@ -1,5 +1,6 @@
 """What the models share: a config, pruning, and the folder of weights, both ways."""
 
+import inspect
 import warnings
 
 import numpy as np
@@ -16,8 +17,12 @@ HEADS = ("classifier.", "decoder.", "pooler.", "embeddings.mask_token")  # parts
 class PreTrainedModel(nn.Module):
     """A model with a config. Its body's parameters begin with "vit.", but for ViTModel, which is the body."""
 
+    PARTS = ()  # what the constructor takes beside the config and rng
+
     def prune_heads(self, heads_to_prune):
         """Cut heads away for good: {layer: [heads]}, numbered as in the unpruned model."""
+        if not isinstance(heads_to_prune, dict):
+            raise MinivitError("prune_heads", f"{heads_to_prune!r}.", rule="{layer: [heads]}, as {0: [1, 2]}.")
         layers = dict(enumerate(getattr(self, "vit", self).encoder.layer))
         for number, heads in heads_to_prune.items():  # all refused before any is cut
             if number not in layers:
@@ -62,13 +67,23 @@ class PreTrainedModel(nn.Module):
         """The model of a config and {hub name: array}, in float32 and evaluation mode.
 
         kwargs: fields of the config to set anew, num_labels=10 say; with another image_size the position embeddings
-        are interpolated. What serves another task (the head of a classifier in a ViTModel) is left out.
-        One ShapeError lists all missing, unexpected and mismatched weights. ignore_mismatched_sizes: draw a head (with
-        rng) where it is missing or of another size, with a warning that says so.
+        are interpolated. A ViTModel takes add_pooling_layer and use_mask_token, too. What serves another task (the
+        head of a classifier in a ViTModel) is left out. One ShapeError lists all missing, unexpected and mismatched
+        weights. ignore_mismatched_sizes: draw a head (with rng) where it is missing or of another size, with a warning
+        that says so.
         """
+        parts = {name: kwargs.pop(name) for name in cls.PARTS if name in kwargs}
+        unknown = sorted(kwargs.keys() - inspect.signature(ViTConfig).parameters)
+        if unknown:
+            raise MinivitError(
+                f"{cls.__name__}.from_pretrained",
+                f"unknown options: {', '.join(unknown)}.",
+                rule="options are fields of ViTConfig, image_size and num_labels say.",
+                hint="model.to(np.float64) sets the dtype." if {"dtype", "torch_dtype"} & set(unknown) else None,
+            )
         config = ViTConfig.from_dict(fields, **kwargs)
         with nn.meta():
-            model = cls._for_tensors(config, tensors, rng)
+            model = cls._for_tensors(config, tensors, rng, **parts)
         expected = dict(model.named_parameters())
         found = {}
         for name, array in tensors.items():

@@ -91,6 +91,14 @@ def matmul(x, y, bias=None):
     return products((x, y, bias))[0]
 
 
+def batched_matmul(x, y):
+    """x @ y as NumPy has it: two matrices as in matmul, batches of them and vectors on the thread that calls."""
+    if x.ndim == y.ndim == 2:
+        return matmul(x, y)
+    _hold_blas()
+    return x @ y
+
+
 def products(*factors):
     """[x @ y + bias, ...] for each (x, y, bias), as in matmul: together they may be large enough for all threads."""
     jobs = []

@@ -6,7 +6,6 @@ what the model itself gives. The weights are drawn at random: the shapes and the
 
 import math
 import time
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,7 +13,8 @@ import numpy as np
 from . import images, ops, plots
 from .autograd import Tensor
 from .checkpoint import replacing
-from .errors import FileError, shortened
+from .errors import shortened
+from .files import writable_folder
 from .gradcheck import GradientError, compare
 from .vit import ViTConfig, ViTForImageClassification
 
@@ -33,7 +33,7 @@ def tour(photo, out, seed=0, config=None):
     the model's gradients and finite differences differ.
     """
     images.open_image(photo)
-    out = _writable(Path(out))
+    out = writable_folder(out)
     model = ViTForImageClassification(config or ViTConfig.tiny(num_labels=1000), rng=seed).eval()
     pixel_values, attentions = _walk(photo, model, seed)
     paths = _draw(out, model, pixel_values, attentions)
@@ -44,21 +44,6 @@ def tour(photo, out, seed=0, config=None):
     model.zero_grad()
     _check_gradients(model, pixel_values.data)
     return paths
-
-
-def _writable(out):
-    """The folder, made if missing; FileError if no file can be made in it."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        trial = out / f"{FIGURES[0]}.tmp"
-        trial.touch()
-        trial.unlink()
-    except (FileExistsError, NotADirectoryError) as fault:
-        raise FileError(out, "a file is in the way of this folder.", hint="name another folder.") from fault
-    except OSError as fault:
-        reason = fault.strerror or fault
-        raise FileError(out, f"this folder cannot be written to: {reason}.", hint="name another folder.") from fault
-    return out
 
 
 def _walk(photo, model, seed):

@@ -20,7 +20,7 @@ import numpy as np
 from . import ops
 from .autograd import no_grad
 from .checkpoint import read_state, replacing, write_state
-from .errors import FileError, MinivitError, ShapeError
+from .errors import FileError, MinivitError, ShapeError, check_whole
 from .nn import Dropout
 from .optim import clip_grad_norm
 from .progress import Line
@@ -55,6 +55,7 @@ def evaluate(model, dataset, batch_size=256):
     """Measure a model on a dataset, in evaluation mode. Returns an Evaluation; MinivitError for an empty dataset."""
     if not len(dataset):
         raise MinivitError("evaluate", "there are no examples to measure the model on.")
+    check_whole("evaluate", "batch_size", batch_size, most=2**31)
     K = len(dataset.class_names)
     losses, predictions = 0.0, np.empty(len(dataset), np.int64)
     with model.evaluating(), no_grad():
@@ -107,7 +108,7 @@ def fit(
     then are what is tested and what the model ends with; verbose: print a line for each epoch (see progress.py).
     checkpoint: path of the training state (.npz), with history.csv beside it; written after each epoch that ends
     SAVE_EVERY seconds after the last time, and in the end. resume: go on from that file, bit for bit as if
-    it had never stopped; refused for another model, other data or other settings.
+    it had never stopped, its random numbers included; refused for another model, other data or other settings.
     The history is a list with a dict for each epoch: epoch, lr, train_loss, train_accuracy, test_loss, test_accuracy,
     seconds. Ctrl-C finishes the step, saves and raises Interrupted. A loss that is not finite raises MinivitError.
     """
@@ -222,7 +223,7 @@ class _Run:
 
     def _restore(self, path, arrays, meta):
         then, now = meta["settings"], self.settings
-        differ = [f"{name}: {then[name]} then, {now[name]} now" for name in now if then[name] != now[name]]
+        differ = [f"{name}: {then.get(name)} then, {now[name]} now" for name in now if then.get(name) != now[name]]
         if differ:
             raise FileError(
                 path,

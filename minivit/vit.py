@@ -12,8 +12,8 @@ import numpy as np
 
 from . import nn, ops
 from .autograd import Tensor
-from .config import ViTConfig, check_heads, check_patches, check_whole, to_2tuple
-from .errors import MinivitError, ShapeError
+from .config import ViTConfig, check_heads, check_patches, to_2tuple
+from .errors import MinivitError, ShapeError, check_whole
 from .positions import interpolate_positions
 from .pretrained import PreTrainedModel
 
@@ -171,6 +171,13 @@ class ViTSelfAttention(nn.Module):
         return x.transpose(0, 2, 1, 3)  # (B, h, T, d)
 
     def forward(self, hidden_states, head_mask=None, output_attentions=False):
+        if hidden_states.ndim != 3:
+            raise ShapeError(
+                "ViTSelfAttention",
+                f"hidden_states have the shape {hidden_states.shape}.",
+                rule="(B, T, D), the tokens of B images.",
+                hint="one image is a batch of one: hidden_states[None].",
+            )
         B, T, _ = hidden_states.shape
         q, k, v = (self.transpose_for_scores(layer(hidden_states)) for layer in (self.query, self.key, self.value))
         p = self.dropout.p if self.training else 0.0
@@ -355,10 +362,20 @@ class ViTModel(PreTrainedModel):
     """Image to tokens: embeddings, encoder, final norm, and the pooled CLS token. (B, C, H, W) -> ViTModelOutput.
 
     forward's head_mask: (h,) for all layers or (L, h), 1 to keep a head and 0 to silence it; bool_masked_pos: (B, N),
-    True where the mask token stands for the patch (with use_mask_token).
+    True where the mask token stands for the patch (with use_mask_token). output_attentions and output_hidden_states of
+    the config, where it has them, hold for every call.
     """
 
+    PARTS = ("add_pooling_layer", "use_mask_token")
+
     def __init__(self, config, add_pooling_layer=True, use_mask_token=False, rng=0):
+        if not isinstance(config, ViTConfig):
+            raise MinivitError(
+                type(self).__name__,
+                f"config is a {type(config).__name__}.",
+                rule="it is a ViTConfig.",
+                hint="ViTConfig(hidden_size=64, ...), ViTConfig.tiny(), or ViTConfig.from_dict(fields).",
+            )
         rng = np.random.default_rng(rng)
         self.config = copy.deepcopy(config)  # prune_heads writes to it
         self.embeddings = ViTEmbeddings(config, use_mask_token, rng)
@@ -368,8 +385,8 @@ class ViTModel(PreTrainedModel):
         self.prune_heads(config.pruned_heads)
 
     @classmethod
-    def _for_tensors(cls, config, tensors, rng):
-        return cls(config, add_pooling_layer="pooler.dense.weight" in tensors, rng=rng)
+    def _for_tensors(cls, config, tensors, rng, **parts):
+        return cls(config, **{"add_pooling_layer": "pooler.dense.weight" in tensors} | parts, rng=rng)
 
     def _head_mask(self, head_mask):
         """One mask (h, 1, 1) for each layer."""
@@ -402,6 +419,8 @@ class ViTModel(PreTrainedModel):
         bool_masked_pos=None,
     ):
         embeddings = self.embeddings(pixel_values, interpolate_pos_encoding, bool_masked_pos)  # (B, T, D)
+        output_attentions = output_attentions or getattr(self.config, "output_attentions", False)
+        output_hidden_states = output_hidden_states or getattr(self.config, "output_hidden_states", False)
         output = self.encoder(embeddings, self._head_mask(head_mask), output_attentions, output_hidden_states)
         output.last_hidden_state = self.layernorm(output.last_hidden_state)
         if self.pooler is not None:
@@ -480,6 +499,13 @@ class ViTForMaskedImageModeling(PreTrainedModel):
         painted = self.decoder(tokens.reshape(B, D, H // patch[0], W // patch[1]))  # (B, C, H, W)
         loss = None
         if bool_masked_pos is not None:
+            if H % stride or W % stride:
+                raise ShapeError(
+                    "ViTForMaskedImageModeling",
+                    f"an image of {H} x {W} pixels.",
+                    rule=f"with bool_masked_pos every pixel is in a patch: both sides are multiples of {stride}.",
+                    hint="resize or crop the image.",
+                )
             hidden = np.asarray(bool_masked_pos).reshape(B, 1, H // stride, W // stride)
             hidden = hidden.repeat(stride, 2).repeat(stride, 3)  # (B, 1, H, W)
             error = ops.abs(painted - pixel_values) * hidden

@@ -279,6 +279,14 @@ BROKEN = {
         lambda dz, x, y: (dz.T, dz.sum(0)),
         r"swapped: backward made a gradient \(3, 2\)(?s:.*)a transpose is missing or one too many",
     ),
+    "not reshaped": (
+        lambda dz, x, y: (dz.reshape(6), dz.sum(0)),
+        r"swapped: backward made a gradient \(6,\)(?s:.*)hint: the numbers are as many: a reshape to \(2, 3\)",
+    ),
+    "another shape": (
+        lambda dz, x, y: (dz[:, :2], dz.sum(0)),
+        r"swapped: backward made a gradient \(2, 2\)(?s:.*)take forward's steps in reverse",
+    ),
     "not broadcast": (
         lambda dz, x, y: (dz.sum(), dz.sum(0)),
         r"swapped: backward made a gradient \(\)(?s:.*)the adjoint of a sum is broadcasting",
@@ -537,3 +545,10 @@ def test_an_op_that_returns_no_backward_is_told_so():
 def test_a_wrong_keyword_names_the_op():
     with pytest.raises(TypeError, match=r"^softmax\(x, axis=-1\): .*'dim'"):
         ops.softmax(np.ones(3), dim=-1)
+
+
+def test_an_argument_of_a_wrong_type_is_named_with_the_op():
+    with pytest.raises(MinivitError, match=r"^reshape: (?s:.*)float(?s:.*)types of its arguments"):
+        Tensor(np.ones(6)).reshape(6 / 2, 2)
+    with pytest.raises(TypeError, match="missing 1 required positional argument"):
+        ops.linear(np.ones(3))

@@ -136,8 +136,9 @@ ONE, TWO, CUBE = np.ones(3), np.ones((2, 3)), np.ones((2, 3, 4))
     ("equation", "operands", "message"),
     [
         ("ij,jk->ik", [TWO], r'einsum "ij,jk->ik": 2 operands are named and 1 came \(operands: \(2, 3\)\)'),
-        ("ij->ij", [TWO, TWO], r"1 operands are named and 2 came(?s:.*)one operand or two, each of them named"),
-        ("i,i,i->i", [ONE, ONE, ONE], "3 operands are named and 3 came"),
+        ("ij->ij", [TWO, TWO], r"1 operands are named and 2 came"),
+        ("...i...->i", [TWO], "stands twice in one place"),
+        ("i,i,i->i", [ONE, ONE, ONE], "3 operands(?s:.*)of three, take two first"),
         ("i1->i", [TWO], "axes are named by single letters a-z and A-Z"),
         ("ij->i.j", [TWO], "axes are named by single letters"),
         ("ij->i->j", [TWO], "axes are named by single letters"),

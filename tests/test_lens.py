@@ -55,6 +55,8 @@ def test_rollout_of_a_model(model, pixels):
 def test_rollout_refuses(shapes):
     with pytest.raises(ShapeError, match="attention_rollout: attentions have the shapes"):
         lens.attention_rollout([np.ones(shape) for shape in shapes])
+    with pytest.raises(ShapeError, match=r"hint: model\(pixel_values, output_attentions=True\)"):
+        lens.attention_rollout(None)  # the model's .attentions without it
     with pytest.raises(MinivitError, match="residual=2"):
         lens.attention_rollout([np.ones((1, 1, 2, 2))], residual=2)
 

@@ -109,3 +109,11 @@ def test_the_body_goes_on_as_a_classifier_and_back(tmp_path):
     assert back(np.zeros((1, 3, 12, 12), np.float32), np.ones((1, 9), bool)).loss.item() > 0
     with pytest.raises(ShapeError, match="2 missing"):
         ViTForImageClassification.from_pretrained(GOLDEN)
+
+
+def test_every_pixel_is_in_a_patch_that_may_be_painted(rng):
+    model, mask = ViTForMaskedImageModeling(small()), np.zeros((1, 6), bool)
+    pixels = rng.standard_normal((1, 2, 5, 6)).astype(np.float32)
+    assert model(pixels, interpolate_pos_encoding=True).loss is None
+    with pytest.raises(ShapeError, match=r"5 x 6 pixels\.\n  rule: .* multiples of 2"):
+        model(pixels, mask, interpolate_pos_encoding=True)

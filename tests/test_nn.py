@@ -461,3 +461,19 @@ def test_a_parameter_is_not_lost_to_an_array():
         layer.weight = np.zeros((2, 3))
     layer.weight = nn.Parameter(np.zeros((2, 3), np.float32))
     assert layer.num_parameters() == 8
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: nn.Linear(0, 4), r"Linear: in_features=0\.\n  rule: in_features is a whole number, 1 to"),
+        (lambda: nn.Linear(3, 2.0), r"Linear: out_features=2\.0"),
+        (lambda: nn.Conv2d(3, 4, 0), r"Conv2d: kernel_size=0"),
+        (lambda: nn.Conv2d(3, 4, (2, -1)), r"Conv2d: kernel_size=-1"),
+        (lambda: nn.Conv2d(3, 4, (1, 2, 3)), r"Conv2d: kernel_size=\(1, 2, 3\)\.\n  rule: a number, or a pair"),
+        (lambda: nn.LayerNorm((3,)), r"LayerNorm: normalized_shape=\(3,\)"),
+    ],
+)
+def test_sizes_are_whole_numbers(make, message):
+    with pytest.raises(MinivitError, match=message):
+        make()

@@ -288,3 +288,30 @@ def test_large_arrays_are_as_small_ones(op, number, rng):
     for i in range(len(x)):
         for all_of_it, alone in zip(whole, forward_and_backward(x[i]), strict=True):
             np.testing.assert_allclose(all_of_it[i], alone, rtol=1e-10, atol=1e-12)
+
+
+def test_products_do_not_depend_on_what_was_computed_before():
+    code = """
+import numpy as np, minivit
+from minivit import Tensor, ops, threads
+minivit.set_num_threads(1)
+rng = np.random.default_rng(0)
+a, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((301, 907), (907, 403)))
+calls = {
+    "matmul": lambda a, b: ops.matmul(a, b),
+    "batch": lambda a, b: ops.matmul(a[None], b[None]),
+    "einsum": lambda a, b: ops.einsum("ij,jk->ik", a, b),
+}
+def results():
+    for call in calls.values():
+        x, y = Tensor(a, requires_grad=True), Tensor(b, requires_grad=True)
+        z = call(x, y)
+        z.backward(np.ones_like(z.data))
+        yield from (z.data, x.grad, y.grad)
+before = list(results())
+ops.linear(a, b.T)
+assert all(np.array_equal(x, y) for x, y in zip(before, results(), strict=True))
+"""
+    for call in ("matmul", "batch", "einsum"):  # each of them first, in a process of its own
+        first = code.replace("calls.values()", f"[calls['{call}'], *calls.values()]")
+        assert subprocess.run([sys.executable, "-c", first], timeout=60).returncode == 0

@@ -238,6 +238,8 @@ def test_empty_data(tmp_path):
         training.fit(model, nothing, **options(model, epochs=1))
     with pytest.raises(MinivitError, match="evaluate: there are no examples"):
         training.evaluate(model, nothing)
+    with pytest.raises(MinivitError, match="evaluate: batch_size=0"):
+        training.evaluate(model, data(), batch_size=0)
     history = training.fit(model, data(), nothing, **options(model, epochs=1))
     assert "test_loss" not in history[0]
 

@@ -56,5 +56,8 @@ def test_bad_numbers_photos_and_folders(tmp_path, capsys):
         lessons.run("one")
     with pytest.raises(FileError, match="there is no such file"):
         lessons.run(1, tmp_path / "none.jpg")
+    (tmp_path / "file").touch()
+    with pytest.raises(FileError, match="a file is in the way of this folder"):
+        lessons.run(12, out=tmp_path / "file")  # at once, not after its 16 seconds
     assert main(["run", "99"]) == 2
     assert "Traceback" not in capsys.readouterr().err

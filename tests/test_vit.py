@@ -918,3 +918,41 @@ def test_repr_is_a_tree_in_ascii():
 def test_one_class_has_no_loss():
     with pytest.raises(MinivitError, match="num_labels=1"):
         ViTForImageClassification(small(num_labels=1))(pixels(1, 2, 6, 6), labels=[0])
+
+
+def test_from_pretrained_takes_no_option_that_it_does_not_know():
+    for option in ({"config": ViTConfig()}, {"num_label": 7}, {"add_pooling_layer": False}):
+        with pytest.raises(MinivitError, match=f"from_pretrained: unknown options: {next(iter(option))}"):
+            ViTForImageClassification.from_pretrained(GOLDEN, **option)
+    with pytest.raises(MinivitError, match=r"hint: model.to\(np.float64\)"):
+        ViTModel.from_pretrained(GOLDEN, dtype="float64")
+
+
+def test_from_pretrained_with_and_without_the_parts_that_serve_one_task(tmp_path):
+    whole = ViTModel(small(), use_mask_token=True)
+    whole.save_pretrained(tmp_path)
+    plain = ViTModel.from_pretrained(tmp_path, add_pooling_layer=False)
+    assert plain.pooler is None and plain.embeddings.mask_token is None
+    assert same_state(ViTModel.from_pretrained(tmp_path, use_mask_token=True), whole)
+
+
+def test_the_config_may_ask_for_hidden_states_and_attentions():
+    model = ViTForImageClassification(small(output_hidden_states=True, output_attentions=True))
+    output = model(pixels(1, 2, 6, 6))
+    assert len(output.hidden_states) == 3 and len(output.attentions) == 2
+
+
+def test_a_config_is_a_config():
+    for wrong in ({"hidden_size": 6}, "tiny"):
+        with pytest.raises(MinivitError, match=r"config is a (dict|str)\.\n  rule: it is a ViTConfig"):
+            ViTForImageClassification(wrong)
+
+
+def test_tokens_of_no_batch_are_refused():
+    with pytest.raises(ShapeError, match=r"hidden_states have the shape \(3, 6\)(?s:.*)hidden_states\[None\]"):
+        ViTLayer(small())(Tensor(np.ones((3, 6), np.float32)))
+
+
+def test_heads_to_prune_are_a_dict():
+    with pytest.raises(MinivitError, match=r"prune_heads: \[0\]\.\n  rule: \{layer: \[heads\]\}"):
+        ViTModel(small()).prune_heads([0])

@@ -20,7 +20,7 @@ def matmul(x, y):
     """
     if 0 in (x.ndim, y.ndim) or x.shape[-1] != y.shape[-2:][0]:
         raise ShapeError("matmul", f"{x.shape} @ {y.shape} do not fit.", rule="(..., m, k) @ (..., k, n): the k agree.")
-    if y.ndim == 2:  # one matrix for the whole batch: one product
+    if y.ndim == 2:  # one matrix for the whole batch: one product, on all threads where it is large
         rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
         def backward(dz):
@@ -35,10 +35,11 @@ def matmul(x, y):
     def backward(dz):
         dz = dz[..., None] if y.ndim == 1 else dz
         dz = np.expand_dims(dz, -2) if x.ndim == 1 else dz  # (..., m, n)
-        dx, dy = dz @ right.swapaxes(-1, -2), left.swapaxes(-1, -2) @ dz
+        dx = threads.batched_matmul(dz, right.swapaxes(-1, -2))
+        dy = threads.batched_matmul(left.swapaxes(-1, -2), dz)
         return unbroadcast(dx, left.shape).reshape(x.shape), unbroadcast(dy, right.shape).reshape(y.shape)
 
-    return x @ y, backward
+    return threads.batched_matmul(x, y), backward
 
 
 @differentiable
@@ -79,8 +80,12 @@ def _subscripts(equation, operands):
         refuse("the equation comes first, a string")
     left, arrow, output = equation.replace(" ", "").partition("->")
     inputs = left.split(",")
-    if len(operands) not in (1, 2) or len(inputs) != len(operands):
-        refuse(f"{len(inputs)} operands are named and {len(operands)} came", "one operand or two, each of them named")
+    if len(inputs) != len(operands):
+        refuse(f"{len(inputs)} operands are named and {len(operands)} came")
+    if len(operands) not in (1, 2):
+        refuse(f"{len(operands)} operands", "one operand or two; of three, take two first")
+    if any(part.count("...") > 1 for part in (*inputs, output)):
+        refuse('"..." stands twice in one place')
     named = [letters.replace("...", "") for letters in inputs]
     if not all(c in string.ascii_letters for c in "".join(named) + output.replace("...", "")):
         refuse("axes are named by single letters a-z and A-Z")
@@ -121,7 +126,7 @@ def _contract(inputs, operands, output):
 
     x = x.transpose([a.index(c) for c in batch + rows + inner]).reshape(shape(rows, inner))
     y = y.transpose([b.index(c) for c in batch + inner + columns]).reshape(shape(inner, columns))
-    z = x @ y if inner else x * y  # (*batch, rows, columns)
+    z = threads.batched_matmul(x, y) if inner else x * y  # (*batch, rows, columns)
     order = batch + rows + columns
     return z.reshape([sizes[c] for c in order]).transpose([order.index(c) for c in output])
 
