@@ -18,7 +18,7 @@ def test_a_lesson_runs_as_a_notebook(number, tmp_path):
 
     lesson = next(lesson for lesson in lessons.lessons() if lesson.number == number)
     out = tmp_path / f"{number}.ipynb"
-    command = [sys.executable, "-m", "jupytext", "--to", "ipynb", "--set-kernel", "python3", "--execute"]
+    command = [sys.executable, "-m", "jupytext", "--to", "ipynb", "--execute"]
     command += ["--output", str(out), str(lesson.path)]
     # the kernel python3 is whichever python comes first
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])

@@ -32,7 +32,8 @@ def test_a_lesson_runs_and_its_figures_show_something(lesson, tmp_path, capsys):
 def test_a_lesson_asserts_asks_and_ends_as_every_lesson_does(lesson):
     text = lesson.path.read_text(encoding="utf-8")
     cells = re.split(r"^# %%", text, flags=re.M)[1:]
-    assert text.startswith("# %% [markdown]\n# # ") and "plt.show()" in text
+    kernel = "# ---\n# jupyter:\n#   kernelspec: {display_name: Python 3, name: python3}\n# ---\n\n"
+    assert text.startswith(f"{kernel}# %% [markdown]\n# # ") and "plt.show()" in text
     assert sum("assert " in cell for cell in cells) >= 3
     assert "What you can say now" in text and f"minivit exercise {lesson.number}" in text
     assert "savefig" not in text and "matplotlib.use" not in text

@@ -1,3 +1,8 @@
+# ---
+# jupyter:
+#   kernelspec: {display_name: Python 3, name: python3}
+# ---
+
 # %% [markdown]
 # # 2. A patch becomes a vector
 #

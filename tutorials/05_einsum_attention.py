@@ -1,3 +1,8 @@
+# ---
+# jupyter:
+#   kernelspec: {display_name: Python 3, name: python3}
+# ---
+
 # %% [markdown]
 # # 5. Every patch asks every patch
 #
@@ -135,7 +140,7 @@ one_map, two_maps = q @ k.T, q @ (x @ other.T).T  # (q, k) both
 assert np.allclose(one_map, one_map.T)
 between = directions.T @ other  # (D, D): a score with two maps is x between x^T
 assert not np.allclose(between, between.T)
-print(f"score of 5 asking 9 and of 9 asking 5: one map {one_map[5, 9]:.3f} {one_map[9, 5]:.3f},", end=" ")
+print(f"score of 6 asking 10 and of 10 asking 6: one map {one_map[5, 9]:.3f} {one_map[9, 5]:.3f},", end=" ")
 print(f"two maps {two_maps[5, 9]:.3f} {two_maps[9, 5]:.3f}")
 
 # %% [markdown]
@@ -398,7 +403,8 @@ plt.show()
 # changes a little?
 #
 # 1. `y = p v` is a matrix product. Each factor's gradient is `dy` times the other factor: `dp = dy v^T` and
-#    `dv = p^T dy`. The shapes leave no other choice.
+#    `dv = p^T dy`. With unequal sizes the shapes leave no other choice. In self-attention p is square, and `p dy`
+#    would fit as well: so we check with unequal ones.
 # 2. `p = softmax(s)`. Raising one score raises its own share and lowers all others in the row: a small step of s_i
 #    moves p_j by p_j ((i == j) - p_i) times that step. So s_i gets `ds_i = sum_j dp_j p_j ((i == j) - p_i)`, and that
 #    is `p_i (dp_i - sum_j dp_j p_j)`. In words: what this key earns, less what the average key earns, times its share.
@@ -425,7 +431,7 @@ print("attend: backward agrees with finite differences in every entry")
 
 # %% [markdown]
 # Now on the photo, against minivit: once from its small ops, where the tape finds the way back, and once with its
-# fused op, which never holds all scores at once.
+# fused op. On many tokens that one never holds all scores at once; our 196 x 196 fit into its first tile (lesson 12).
 
 # %%
 ways = {"by hand": attend, "small ops": lambda *a: ops.attention(*a)[0], "fused": ops.scaled_dot_product_attention}

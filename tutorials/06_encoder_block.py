@@ -1,3 +1,8 @@
+# ---
+# jupyter:
+#   kernelspec: {display_name: Python 3, name: python3}
+# ---
+
 # %% [markdown]
 # # 6. Norm, attention, MLP, and two roads around
 #
@@ -421,6 +426,8 @@ assert sizes["pre-norm"].min() > 0.95 and differing["pre-norm"].min() > 0.9
 for name in ("same parts, notebook's roads", "the notebook's block"):
     assert differing[name].min() < differing["pre-norm"].min() / 3
     assert 1 - alike[name][-1] < 0.2 * (1 - alike["pre-norm"][-1])
+lost_and_found = differing["same parts, notebook's roads"]
+assert lost_and_found[0] > 2 * lost_and_found.min()
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.4), dpi=100, layout="constrained")
@@ -445,7 +452,9 @@ plt.show()
 # Read the left picture from right to left, as the gradient goes. With the main road free, all of it passes every
 # block, and each block adds its own part: it does not fall below what was sent in. With a norm on the road, each
 # block adds, and then divides by the new size. Attention averages, so the gradient that it adds is nearly the same for
-# all tokens. That part holds out; the part that differs from token to token (dashed) is divided away.
+# all tokens. That part holds out; the part that differs from token to token (dashed) is divided away. With our own
+# parts (orange) some of it comes back in the lowest blocks: there the tokens still differ (on the right), so that the
+# backward of norm, attention and MLP does not do the same to all of them, and what they share turns into differences.
 #
 # The right picture is the same story, forward. Attention averages tokens. On the free road every token also keeps
 # itself. Where the road is squeezed by a norm each time, the average wins, and after some blocks all tokens are

@@ -1,3 +1,8 @@
+# ---
+# jupyter:
+#   kernelspec: {display_name: Python 3, name: python3}
+# ---
+
 # %% [markdown]
 # # 7. The whole model
 #
@@ -163,8 +168,8 @@ assert np.array_equal(finetuned.vit(pixels[None]).last_hidden_state.data, body.l
 # %% [markdown]
 # Why zero? A head of zeros gives every class the same logit. So the loss is exactly ln K: the model starts
 # without an opinion. And look at the gradient of the first step: what comes down to the body passes through
-# the head's weights, and those are zero. The head learns first. The body, which was expensive, is not shaken
-# by a head that knows nothing.
+# the head's weights, and those are zero. For one step the head learns alone, and the body, which was expensive,
+# is not shaken by a head that knows nothing. From the second step on it learns with it.
 
 # %%
 loss = finetuned(pixels[None], labels=[3]).loss

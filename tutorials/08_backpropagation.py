@@ -1,3 +1,8 @@
+# ---
+# jupyter:
+#   kernelspec: {display_name: Python 3, name: python3}
+# ---
+
 # %% [markdown]
 # # 8. The engine itself, rebuilt in 60 lines
 #

@@ -1,3 +1,8 @@
+# ---
+# jupyter:
+#   kernelspec: {display_name: Python 3, name: python3}
+# ---
+
 # %% [markdown]
 # # 9. Learning to read digits
 #
@@ -170,14 +175,15 @@ print("the same", len(ours.parameters()), "arrays, bit for bit")
 #
 # The recipe adds what helps with 898 pictures: each picture is turned, shifted and slanted a little, anew
 # each time (augmentation); the learning rate rises, then falls (warm-up, cosine); the labels are softened;
-# and the weights are averaged over the last steps. We take 30 epochs instead of its 120.
+# and the weights are averaged over the last steps. We take 30 epochs instead of its 120; `minivit train digits` takes
+# them all, and ends higher.
 
 # %%
 short = dataclasses.replace(plan, epochs=30)
 reader = new_model(0)
 history = short.fit(reader, train, test, rng=0)
 final = training.evaluate(reader, test)
-print(f"{final.accuracy:.4f} of the exam; 120 epochs, `minivit train digits`, reach 0.9711")
+print(f"{final.accuracy:.4f} of the exam")
 assert history[-1]["test_accuracy"] == final.accuracy > 0.93
 
 # %% [markdown]
@@ -186,7 +192,7 @@ assert history[-1]["test_accuracy"] == final.accuracy > 0.93
 # Two surprises. For most of the way the model is *worse* on what it learns from than on the exam: training
 # pictures are bent by the augmentation, and dropout takes part of the model away; the exam has neither, and
 # it is taken with the averaged weights. And the training loss does not go to 0: the labels are softened, so
-# that being quite sure costs something too.
+# that being quite sure costs something too. The exam's labels are not; its loss may go lower, and does.
 
 # %%
 figure = plots.training_curves(history)
@@ -196,8 +202,10 @@ worse = [row["train_accuracy"] < row["test_accuracy"] for row in history]
 print(f"worse in training than on the exam: {sum(worse)} of {len(worse)} epochs")
 assert all(worse[:10])
 softened = -(0.91 * math.log(0.91) + 9 * 0.01 * math.log(0.01))
-print(f"labels softened by 0.1: no loss below {softened:.3f}; ours ends at {history[-1]['train_loss']:.3f}")
-assert history[-1]["train_loss"] > softened
+ends = history[-1]
+print(f"labels softened by 0.1: no training loss below {softened:.3f}; ours ends at {ends['train_loss']:.3f}", end=", ")
+print(f"the exam's at {ends['test_loss']:.3f}")
+assert ends["train_loss"] > softened > ends["test_loss"]
 
 # %% [markdown]
 # ## What is taken for what

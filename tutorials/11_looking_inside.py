@@ -1,3 +1,8 @@
+# ---
+# jupyter:
+#   kernelspec: {display_name: Python 3, name: python3}
+# ---
+
 # %% [markdown]
 # # 11. What it learned
 #
@@ -224,7 +229,7 @@ plt.show()
 # %% [markdown]
 # In the first layer, training has turned the heads to what is near, some of them more than others. Above, nearly
 # all look everywhere. The effect is small, as our digits are. Dosovitskiy et al. (2021, figure 7) saw it clearly,
-# in models a thousand times larger.
+# in models thousands of times larger.
 #
 # For the photo and the untrained ViT-Tiny, there is nothing of the kind.
 

@@ -1,3 +1,8 @@
+# ---
+# jupyter:
+#   kernelspec: {display_name: Python 3, name: python3}
+# ---
+
 # %% [markdown]
 # # 12. The notebook, start to end
 #
@@ -204,8 +209,10 @@ assert round(one / 1e6) == 960
 # %% [markdown]
 # ## A tile at a time
 #
-# Nobody needs all the scores at once. A query's answer is one row of scores, one softmax, one sum. So take
-# some queries of a head, as many as fit into the processor's cache, make their scores, use them, forget them.
+# Nobody needs all the scores at once. A query's answer is a quotient of two sums over the keys:
+# `sum(exp(score) v) / sum(exp(score))`. Sums can be made piece by piece. So take some queries and some keys of
+# a head, as many as have their scores in the processor's cache; add to both sums, and forget the scores. When
+# the last keys have had their turn, divide.
 #
 # And backward? It makes them again. What forward keeps is one number for each query: the logarithm of
 # softmax's denominator. With it `exp(score - that number)` is the share, at once. A little more arithmetic,
@@ -315,8 +322,8 @@ plt.show()
 # The photo is in the patches. Behind the positions there is a ramp, from the left to the right, because the
 # patches are numbered down the columns. And a norm that follows divides a token by its size, which is its
 # number. So patch 3000 becomes its position plus one 3000th of a photo. Behind the encoders there is a ghost
-# of it, some thousand times fainter than the tokens are long: to the model all late patches are the same
-# patch.
+# of it, some ten thousand times fainter than the tokens are long: to the model all late patches are the
+# same patch.
 #
 # The gradient tells the same story. What arrives at a pixel was divided by the same number on its way back.
 
