@@ -140,6 +140,8 @@ def test_files_that_are_no_exercise(write, tmp_path, solved):
         ("return dtable, None", "return dtable", r"take: backward returned 1 gradients for 2 array"),
         ("table[index], backward", "table[index]", r"take: an op returns \(value, backward\)"),
         ("table[index], backward", "table[index] + 1, backward", r"take: the value is not table\[index\]"),
+        ("table[index], backward", "table.T @ index, backward", r"line 26: ValueError: matmul.*look at: return"),
+        ("table[index], backward", "table[index] + None, backward", r"line 26: TypeError: .*look at: return"),
         ("@differentiable\n", "", r"take: the value is not .*hint: the stub was right there"),
         ("@differentiable\n", "@str\n", r"exercise 08: TypeError: .*hint: what a function returned cannot be used"),
         ("import numpy as np", "import nunpy as np", r"homework\.py, line 12: ModuleNotFoundError: .*nunpy"),

@@ -75,18 +75,19 @@ def grade(path):
     try:
         work = _load(name, path, source)
         check(work)
-    except MinivitError:
-        raise
     except SyntaxError as error:
         code = (error.text or "").strip()
         raise _fault(name, path, error.lineno, f"this is not Python: {error.msg}", code) from error
     except (Exception, SystemExit) as error:
+        inner = error.__cause__ or error  # of an op that is the learner's: where in it
+        lines = [frame for frame in traceback.extract_tb(inner.__traceback__) if frame.filename == str(path)]
+        if isinstance(error, MinivitError) and (inner is error or not lines):
+            raise
         if isinstance(error, AttributeError) and error.obj is work:
             hint = "keep the names that the stub gave."
             raise MinivitError(name, f"there is no {error.name!r} in {path}.", hint=hint) from error
-        lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         last = lines[-1] if lines else None
-        what = f"{type(error).__name__}: {error}"
+        what = f"{type(inner).__name__}: {inner}"
         raise _fault(name, path, last and last.lineno, what, last and last.line) from error
     return f"{name}: right. The values agree with the reference, and the gradients with finite differences."
 
