@@ -12,6 +12,7 @@ from .errors import MinivitError
 from .positions import interpolate_positions
 
 HEADS = ("classifier.", "decoder.", "pooler.", "embeddings.mask_token")  # parts that serve one task only
+OUTPUTS = {"output_attentions", "output_hidden_states"}  # what a config may ask for beside its fields
 
 
 class PreTrainedModel(nn.Module):
@@ -73,12 +74,12 @@ class PreTrainedModel(nn.Module):
         that says so.
         """
         parts = {name: kwargs.pop(name) for name in cls.PARTS if name in kwargs}
-        unknown = sorted(kwargs.keys() - inspect.signature(ViTConfig).parameters)
+        unknown = sorted(kwargs.keys() - inspect.signature(ViTConfig).parameters - OUTPUTS)
         if unknown:
             raise MinivitError(
                 f"{cls.__name__}.from_pretrained",
                 f"unknown options: {', '.join(unknown)}.",
-                rule="options are fields of ViTConfig, image_size and num_labels say.",
+                rule=f"options are fields of ViTConfig, image_size say, and {', '.join(sorted(OUTPUTS))}.",
                 hint="model.to(np.float64) sets the dtype." if {"dtype", "torch_dtype"} & set(unknown) else None,
             )
         config = ViTConfig.from_dict(fields, **kwargs)

@@ -940,6 +940,8 @@ def test_the_config_may_ask_for_hidden_states_and_attentions():
     model = ViTForImageClassification(small(output_hidden_states=True, output_attentions=True))
     output = model(pixels(1, 2, 6, 6))
     assert len(output.hidden_states) == 3 and len(output.attentions) == 2
+    output = ViTForImageClassification.from_pretrained(GOLDEN, output_attentions=True)(PIXELS.astype(np.float32))
+    assert output.attentions is not None and output.hidden_states is None
 
 
 def test_a_config_is_a_config():
