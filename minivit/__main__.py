@@ -207,7 +207,7 @@ def _parser():
         made.add_argument(f"--{name}", metavar="N", type=_whole, help="as in ViTConfig")
     made.add_argument("--image-size", metavar="N", type=_whole, help="pixels a side that the pictures are resized to")
 
-    made = command(finetune, "finetune runs/digits photos --out runs/photos --image-size 32")
+    made = command(finetune, "finetune runs/base photos --out runs/photos")
     made.add_argument("source", **source)
     made.add_argument("data", **data)
     _add_training(made)
@@ -224,7 +224,7 @@ def _parser():
     made.add_argument("source", **source)
     made.add_argument("photos", metavar="PHOTO", nargs="+", help="picture files")
     made.add_argument("--top", metavar="N", type=_whole, default=3, help="how many classes (default: %(default)s)")
-    made.add_argument("--invert", action="store_true", help="dark ink on white paper, for a model of white on black")
+    made.add_argument("--invert", action="store_true", help="for dark ink on white paper that fills the photo")
 
     made = command(export, "export runs/digits hf_digits")
     made.add_argument("source", **source)

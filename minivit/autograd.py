@@ -186,7 +186,7 @@ def differentiable(fn):
             bound.apply_defaults()
             args, kwargs = bound.args, bound.kwargs
         inputs = []
-        arrays = [_unwrap(argument, inputs) for argument in args]
+        arrays = [unwrap(argument, inputs) for argument in args]
         try:
             result = fn(*arrays, **kwargs)
         except MinivitError:
@@ -218,13 +218,13 @@ def differentiable(fn):
     return op
 
 
-def _unwrap(argument, inputs):
+def unwrap(argument, inputs):
     """The argument as fn takes it: arrays for Tensors, in lists too. Adds every array to `inputs`."""
     if isinstance(argument, (Tensor, np.ndarray)):
         inputs.append(argument)
         return argument.data if isinstance(argument, Tensor) else argument
     if isinstance(argument, (list, tuple)):
-        items = [_unwrap(item, inputs) for item in argument]
+        items = [unwrap(item, inputs) for item in argument]
         return tuple(items) if isinstance(argument, tuple) else items
     return argument
 
@@ -288,7 +288,15 @@ def _topological_order(root):
 
 def _gradients(node, dy):
     """The gradients of the node's array arguments, each checked to be of its argument's shape and dtype."""
-    gradients = node.backward(dy)
+    dy = dy.view()
+    dy.flags.writeable = False  # other nodes may get the same array
+    try:
+        gradients = node.backward(dy)
+    except MinivitError:
+        raise
+    except (ValueError, IndexError, TypeError) as error:
+        hint = "dy is not the op's to change: make a new array." if "read-only" in str(error) else None
+        raise MinivitError(node.op, f"backward, with dy {dy.shape}: {error}.", hint=hint) from error
     if not isinstance(gradients, (tuple, list)):
         gradients = (gradients,)
     while len(gradients) > len(node.parents) and gradients[-1] is None:  # of options: a list of labels, an index

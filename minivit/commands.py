@@ -137,7 +137,10 @@ def import_(source, out):
     """Bring a model from a Hugging Face folder, or from the hub by its name, into a training folder."""
     found, out = checkpoint.find(source), _new_folder(out)
     model = _model(*checkpoint.read_folder(found))
-    _describe(out, model.fields(), checkpoint.read_preprocessor(found))
+    preprocessor = checkpoint.read_preprocessor(found)
+    if preprocessor is None:
+        print(f"note: there is no {checkpoint.PREPROCESSOR}; pictures will be scaled with mean 0.5 and deviation 0.5.")
+    _describe(out, model.fields(), preprocessor)
     arrays = {f"model/{name}": parameter.data for name, parameter in model.named_parameters()}
     checkpoint.write_state(out / checkpoint.STATE, arrays, {})
     print(f"{out} holds a {type(model).__name__} of {model.num_parameters():,} parameters.")

@@ -19,7 +19,8 @@ from PIL import Image
 from .errors import FileError, MinivitError, ShapeError, shortened
 from .images import as_size, explained, open_image, photo
 
-PHOTO_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+PHOTO_SUFFIXES = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+UNREAD_SUFFIXES = (".avif", ".heic", ".heif")  # photos that Pillow does not open by itself
 _DIGITS = [str(digit) for digit in range(10)]
 _RECORD = 1 + 3 * 32 * 32  # CIFAR-10: a label, then red, green and blue
 _SHARES = (np.arange(256) / 255).astype(np.float32)  # (256,): what each byte is of white, rounded as in images
@@ -269,13 +270,15 @@ def image_folder(path, size=224, test_fraction=0.2, seed=0, strict=False):
     for label, folder in enumerate(folders):
         photos = [file for file in _visible(folder) if file.suffix.lower() in PHOTO_SUFFIXES and file.is_file()]
         wrong = {file: fault for file in photos if (fault := _photo_fault(file))}
+        unread = [file for file in _visible(folder) if file.suffix.lower() in UNREAD_SUFFIXES]
+        wrong |= {file: f"{file}: save it as JPEG first." for file in unread}
         good = [file for file in photos if file not in wrong]
         if not good:
             raise FileError(
                 folder,
                 "\n    ".join(["has no photo that can be read.", *shortened([*wrong.values()])]),
                 rule=f"a photo ends in {', '.join(PHOTO_SUFFIXES)}.",
-                hint="put photos in, or remove the folder (a phone's HEIC: save it as JPEG first).",
+                hint="put photos in, or remove the folder.",
             )
         count = min(max(round(len(good) * test_fraction), int(test_fraction > 0)), len(good) - 1)
         files += good

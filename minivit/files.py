@@ -6,8 +6,9 @@ The safetensors package is an optional extra, so it is imported only where such 
 import json
 import math
 import os
+import time
 import zipfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from .errors import FileError, MinivitError, shortened
 
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+AGAIN = 20 if os.name == "nt" else 0  # a virus scanner on Windows may hold a new file for a moment: 2 seconds of tries
 _DAMAGED = "the file is missing, cut off or damaged: copy or download it again (with git, run git lfs pull)."
 
 
@@ -42,7 +44,8 @@ def replacing(*paths):
         raise
     except OSError as error:
         where = paths[0] if len(paths) == 1 else paths[0].parent
-        hint = "choose a folder that you can write to, on a disk with room. What was saved there before is still whole."
+        hint = "choose a folder that you can write to, on a disk with room, and close what has the file open. "
+        hint += "What was saved there before is still whole."
         raise FileError(where, f"cannot be written: {error}", hint=hint) from error
 
 
@@ -51,11 +54,19 @@ def _rename(temporary, paths):
     before = [path.read_bytes() if path.exists() else None for path in paths[:-1]]
     for number, (path, target) in enumerate(zip(temporary, paths, strict=True)):
         try:
-            os.replace(path, target)
+            _replace(path, target)
         except OSError:
             for done, text in zip(paths[:number], before, strict=False):
                 done.unlink() if text is None else done.write_bytes(text)
             raise
+
+
+def _replace(path, target):
+    for _ in range(AGAIN):
+        with suppress(PermissionError):
+            return os.replace(path, target)
+        time.sleep(0.1)
+    os.replace(path, target)
 
 
 def writable_folder(path):
@@ -106,7 +117,9 @@ def safetensors_package():
         import safetensors.numpy
     except ImportError as error:
         raise MinivitError(
-            "model.safetensors", "the package safetensors is not installed.", hint='pip install "minivit[hub]"'
+            "model.safetensors",
+            "the package safetensors is not installed.",
+            hint='pip install "minivit[hub]"; without it: np.savez("weights.npz", **model.state_dict())',
         ) from error
     return safetensors
 

@@ -8,7 +8,7 @@ import numpy as np
 from . import checkpoint, nn
 from .autograd import no_grad
 from .config import ViTConfig, to_2tuple
-from .errors import MinivitError
+from .errors import MinivitError, ShapeError
 from .positions import interpolate_positions
 
 HEADS = ("classifier.", "decoder.", "pooler.", "embeddings.mask_token")  # parts that serve one task only
@@ -48,6 +48,16 @@ class PreTrainedModel(nn.Module):
         a picture becomes pixel_values.
         """
         tensors = {name: parameter.data for name, parameter in self.named_parameters()}
+        with nn.meta():
+            described = dict(type(self)._for_tensors(self.config, tensors, 0).named_parameters())
+        for name, parameter in described.items():  # a head put in by hand, say: it could be written, and not read
+            if name in tensors and tensors[name].shape != parameter.shape:
+                raise ShapeError(
+                    "save_pretrained",
+                    f"{name} is {tensors[name].shape}, and the config describes {parameter.shape}.",
+                    rule="a folder that is saved can be loaded: the model is the one of its config.",
+                    hint="for other classes: from_pretrained(name, num_labels=7, ignore_mismatched_sizes=True).",
+                )
         checkpoint.write_folder(folder, self.fields(), tensors, preprocessor)
 
     def fields(self):

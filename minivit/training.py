@@ -11,6 +11,7 @@ import math
 import signal
 import threading
 import time
+import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +117,13 @@ def fit(
         raise MinivitError("fit", f"epochs={epochs}, batch_size={batch_size}.", rule="both are 1 or more.")
     if not len(train):
         raise MinivitError("fit", "there are no examples to learn from.")
+    if not {id(p) for p in optimizer.parameters} <= {id(p) for p in model.parameters()}:
+        raise MinivitError(
+            "fit",
+            "the optimizer changes parameters that the model does not have.",
+            rule="the optimizer was made of this model's parameters.",
+            hint="make it anew after the model: optim.AdamW(model.parameters(), lr=1e-3).",
+        )
     run = _Run(model, optimizer, average, np.random.default_rng(rng))
     run.settings = _settings(train, epochs, batch_size, optimizer, label_smoothing, schedule, max_norm, average)
     loss = loss or functools.partial(classification, label_smoothing=label_smoothing)
@@ -209,7 +217,10 @@ class _Run:
             **{name: getattr(self, name) for name in ("lr", "epoch", "step", "done", "seconds")},
         }
         write_state(path, arrays, meta)
-        write_history(Path(path).with_name(HISTORY), self.history)
+        try:
+            write_history(Path(path).with_name(HISTORY), self.history)
+        except FileError as error:  # a spreadsheet has it open: what it would say is in the state, too
+            warnings.warn(f"{error}", stacklevel=4)
 
     def restore(self, path):
         """Go on from a state; FileError, with nothing changed, where it belongs to another run."""

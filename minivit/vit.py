@@ -81,7 +81,9 @@ class PatchEmbeddings(nn.Module):
                 where,
                 f"pixel_values {pixel_values.shape} have {C} channels, the model {self.num_channels}.",
                 rule="pixel_values are (B, C, H, W), channels first.",
-                hint="x.transpose(0, 3, 1, 2) brings the channels of (B, H, W, C) to the front.",
+                hint="x.transpose(0, 3, 1, 2) brings the channels of (B, H, W, C) to the front."
+                if width == self.num_channels
+                else f"a model for such pictures has ViTConfig(num_channels={C}, ...).",
             )
         if not any_size and (height, width) != self.image_size:
             raise ShapeError(

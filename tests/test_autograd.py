@@ -552,3 +552,41 @@ def test_an_argument_of_a_wrong_type_is_named_with_the_op():
         Tensor(np.ones(6)).reshape(6 / 2, 2)
     with pytest.raises(TypeError, match="missing 1 required positional argument"):
         ops.linear(np.ones(3))
+
+
+def test_functions_of_numpy_do_not_cut_the_graph_unnoticed():
+    t, plain = Tensor(np.ones((2, 3)), requires_grad=True), Tensor(np.ones((2, 3)))
+    for cut in (
+        lambda: np.concatenate([plain, t]),
+        lambda: np.mean(t),
+        lambda: np.where(plain.data > 0, plain, t),
+        lambda: np.einsum("ij->j", t * 2),
+    ):
+        with pytest.raises(GraphError, match=r"np\.\w+: NumPy's function gives an array(?s:.*)minivit\.ops"):
+            cut()
+        with no_grad():
+            assert isinstance(cut(), (np.ndarray, np.floating))
+    assert np.shape(t) == (2, 3) and np.allclose(t, plain)
+    np.testing.assert_array_equal(np.concatenate([plain, plain.data]), np.ones((4, 3)))
+
+
+def test_a_backward_that_writes_into_dy_is_refused():
+    @differentiable
+    def double(x):
+        def backward(dy):
+            dy *= 2
+            return dy
+
+        return 2 * x, backward
+
+    h = Tensor(np.ones(3), requires_grad=True) * 1.0
+    with pytest.raises(
+        MinivitError, match=r"double: backward, with dy \(3,\): (?s:.*)hint: dy is not the op's to change"
+    ):
+        (double(h) + h * 1.0).sum().backward()
+
+
+def test_an_error_in_a_backward_names_the_op():
+    wrong = differentiable(lambda x: (x, lambda dy: dy.reshape(7)))
+    with pytest.raises(MinivitError, match=r"<lambda>: backward, with dy \(3,\): cannot reshape"):
+        wrong(leaf([1.0, 2.0, 3.0])).sum().backward()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from minivit import images
+from minivit import files, images
 from minivit.checkpoint import (
     hub_name,
     preprocessor,
@@ -255,6 +255,22 @@ def test_files_are_synced_before_they_take_their_names(tmp_path, monkeypatch):
         for path in paths:
             path.write_bytes(b"new")
     assert events == ["sync", "sync", "a.tmp -> a", "b.tmp -> b"]
+
+
+def test_a_file_that_is_held_for_a_moment_is_waited_for(tmp_path, monkeypatch):
+    tries, replace = [], os.replace
+
+    def held(source, target):
+        tries.append(source)
+        if len(tries) < 3:
+            raise PermissionError(13, "held by a virus scanner")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", held)
+    monkeypatch.setattr(files, "AGAIN", 5)
+    with replacing(tmp_path / "a") as (path,):
+        path.write_bytes(b"new")
+    assert (tmp_path / "a").read_bytes() == b"new" and len(tries) == 3
 
 
 def test_a_file_in_the_way_is_refused(tmp_path):

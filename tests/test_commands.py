@@ -177,6 +177,8 @@ def test_export_and_import_give_the_same_model_back(trained, tmp_path, capsys):
     logits = [vit.ViTForImageClassification.from_pretrained(f)(x).logits.data for f in (trained, hf, back)]
     np.testing.assert_array_equal(logits[0], logits[1])
     np.testing.assert_array_equal(logits[0], logits[2])
+    (hf / "preprocessor_config.json").unlink()  # as where only the model was saved
+    assert "no preprocessor_config.json; pictures will be scaled" in run(capsys, "import", hf, tmp_path / "bare")[1]
     refused(capsys, "export", trained, hf, match=r"holds a model already \(model.safetensors\)")
     refused(capsys, "export", trained, trained, match="holds a model already")
     refused(capsys, "finetune", back, "digits", "--out", back, match="holds a model already")

@@ -479,6 +479,14 @@ def test_image_folder_skips_what_cannot_be_read_and_names_it(folder):
     assert len(train) + len(test) == 29 and not {*paths} & {*train.images.paths, *test.images.paths}
 
 
+def test_photos_that_pillow_does_not_open_are_named(folder):
+    (folder / "ant" / "phone.HEIC").write_bytes(b"hello")
+    picture().save(folder / "ant" / "edge.jfif", "JPEG")
+    with pytest.warns(UserWarning, match=r"1 of 31 photos cannot be read(?s:.*)phone\.HEIC: save it as JPEG first"):
+        train, test = image_folder(folder)
+    assert len(train) + len(test) == 30
+
+
 def test_image_folder_strict_refuses_what_cannot_be_read(folder):
     paths = damaged(folder)
     with pytest.raises(FileError, match="4 of 33 photos cannot be read:") as caught:
@@ -499,7 +507,9 @@ def test_a_photo_that_fails_in_a_batch_is_named(folder):
 def test_image_folder_needs_photos_in_each_class(folder):
     (folder / "eel").mkdir()
     (folder / "eel" / "photo.heic").write_bytes(b"hello")
-    with pytest.raises(FileError, match=r"eel: has no photo that can be read.\n  rule: .*\.png(.|\n)*HEIC"):
+    with pytest.raises(
+        FileError, match=r"eel: has no photo that can be read.(.|\n)*heic: save it as JPEG first.\n  rule: .*\.png"
+    ):
         image_folder(folder)
     (folder / "eel" / "photo.jpg").write_bytes(b"hello")
     with pytest.raises(FileError, match=r"eel: has no photo that can be read.\n    .*photo\.jpg: this is not a pic"):

@@ -445,3 +445,21 @@ def test_weights_that_the_last_step_spoiled_are_not_kept(tmp_path):
             model, data(5), epochs=1, batch_size=5, optimizer=Spoiler(model.parameters(), 0.1), checkpoint=path
         )
     assert not path.exists()
+
+
+def test_an_optimizer_of_another_model_is_refused():
+    old, model = Classifier(), Classifier()
+    with pytest.raises(MinivitError, match="the optimizer changes parameters that the model does not have"):
+        training.fit(model, data(), **options(model, optimizer=optim.AdamW(old.parameters())))
+
+
+def test_a_history_that_a_spreadsheet_holds_does_not_end_the_training(tmp_path, monkeypatch):
+    def locked(path, history):
+        if history:
+            raise FileError(path, "cannot be written: it is open.")
+
+    model, path = Classifier(), tmp_path / "training.npz"
+    monkeypatch.setattr(training, "write_history", locked)
+    with pytest.warns(UserWarning, match=r"history\.csv: cannot be written"):
+        history = training.fit(model, data(), **options(model, epochs=2, checkpoint=path))
+    assert len(history) == 2 and training.read_state(path)[1]["epoch"] == 2

@@ -958,3 +958,17 @@ def test_tokens_of_no_batch_are_refused():
 def test_heads_to_prune_are_a_dict():
     with pytest.raises(MinivitError, match=r"prune_heads: \[0\]\.\n  rule: \{layer: \[heads\]\}"):
         ViTModel(small()).prune_heads([0])
+
+
+def test_a_model_that_its_config_does_not_describe_is_not_saved(tmp_path):
+    model = ViTForImageClassification(small())
+    model.classifier = nn.Linear(6, 9)
+    with pytest.raises(ShapeError, match=r"classifier\.weight is \(9, 6\), and the config describes \(4, 6\)"):
+        model.save_pretrained(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_other_channels_get_the_hint_that_helps():
+    for shape, hint in (((1, 1, 6, 6), "ViTConfig\\(num_channels=1"), ((1, 6, 6, 2), "transpose\\(0, 3, 1, 2\\)")):
+        with pytest.raises(ShapeError, match=f"channels, the model 2(?s:.*)hint: .*{hint}"):
+            ViTModel(small())(np.zeros(shape, np.float32))

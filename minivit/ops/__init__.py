@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..autograd import Tensor
+from ..autograd import Tensor, is_grad_enabled, unwrap
 from ..errors import GraphError
 from .arithmetic import (
     abs,
@@ -98,6 +98,28 @@ def _not_on_leaves(op):
     return assign
 
 
+# functions of NumPy that give an array, in which a tensor's past would be lost
+_CUT = set(
+    "broadcast_to clip concatenate dot einsum expand_dims flip hstack max mean min moveaxis outer pad prod ravel "
+    "repeat reshape roll split squeeze stack sum swapaxes take tensordot tile transpose vstack where".split()
+)
+
+
+def _array_function(self, function, types, args, kwargs):
+    """What NumPy calls for its functions of a Tensor: they get the array, unless a gradient would be lost by it."""
+    inputs = []
+    args, kwargs = unwrap(args, inputs), {key: unwrap(value, inputs) for key, value in kwargs.items()}
+    if function.__name__ in _CUT and is_grad_enabled() and any(getattr(x, "requires_grad", False) for x in inputs):
+        raise GraphError(
+            f"np.{function.__name__}",
+            "NumPy's function gives an array, through which no gradient comes back.",
+            rule="between what learns and the loss there are ops and methods of tensors only.",
+            hint="look for it in minivit.ops and among the methods; where no gradient is wanted, take t.data.",
+        )
+    return function(*args, **kwargs)
+
+
+Tensor.__array_function__ = _array_function
 Tensor.__add__, Tensor.__radd__ = add, lambda self, other: add(other, self)
 Tensor.__sub__, Tensor.__rsub__ = subtract, lambda self, other: subtract(other, self)
 Tensor.__mul__, Tensor.__rmul__ = multiply, lambda self, other: multiply(other, self)
