@@ -231,12 +231,13 @@ plt.show()
 # all look everywhere. The effect is small, as our digits are. Dosovitskiy et al. (2021, figure 7) saw it clearly,
 # in models thousands of times larger.
 #
-# For the photo and the untrained ViT-Tiny, there is nothing of the kind.
+# For the photo and the untrained ViT-Tiny, there is less of the kind. (A little there may be without any learning: in
+# a smooth photo, a blue sky say, neighbours look alike, and what is alike gets a larger share.)
 
 # %%
 tiny_distance = np.stack([lens.attention_distance(a, (14, 14)) for a in untaught])  # (L, h)
 print(f"untrained ViT-Tiny on the photo: {tiny_distance.min():.2f} to {tiny_distance.max():.2f} patches, all heads")
-assert np.ptp(tiny_distance) / tiny_distance.mean() < 0.05 < np.ptp(near["trained"]) / even
+assert np.ptp(tiny_distance) / tiny_distance.mean() < np.ptp(near["trained"]) / even
 
 # %% [markdown]
 # ## What did the positions become?
