@@ -590,3 +590,25 @@ def test_an_error_in_a_backward_names_the_op():
     wrong = differentiable(lambda x: (x, lambda dy: dy.reshape(7)))
     with pytest.raises(MinivitError, match=r"<lambda>: backward, with dy \(3,\): cannot reshape"):
         wrong(leaf([1.0, 2.0, 3.0])).sum().backward()
+
+
+def test_a_gradient_is_the_tensors_own():
+    x, given = leaf([0.0, 0.0]), np.ones(2)
+    x.backward(given)
+    given[:] = 5
+    assert x.grad.tolist() == [1, 1]
+
+
+def test_a_gradient_of_rank_0_stays_an_array():
+    x = leaf(2.0)
+    for _ in range(2):
+        (x * 3).backward()
+    assert isinstance(x.grad, np.ndarray) and x.grad == 6
+
+
+def test_leaves_do_not_share_a_gradient():
+    same = differentiable(lambda x: (x, lambda dy: dy))
+    both = differentiable(lambda x, y: (x + y, lambda dz: (dz, dz)))
+    x, y = leaf([1.0, 2.0]), leaf([3.0, 4.0])
+    both(same(x), same(y)).backward(np.ones(2))
+    assert not np.shares_memory(x.grad, y.grad)

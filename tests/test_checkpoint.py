@@ -829,3 +829,13 @@ def test_a_save_that_fails_at_the_last_name_leaves_the_old_folder_whole(tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
     config, tensors = read_folder(tmp_path)
     assert config["old"] and tensors["x"].shape == (2,)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a right on Windows")
+def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(tmp_path):
+    other = tmp_path / "other"
+    other.write_text("precious")
+    (tmp_path / "a.tmp").symlink_to(other)
+    with replacing(tmp_path / "a") as (path,):
+        path.write_bytes(b"new")
+    assert other.read_text() == "precious" and not (tmp_path / "a").is_symlink()

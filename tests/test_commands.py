@@ -269,3 +269,23 @@ def test_half_of_the_patches_are_painted(monkeypatch):
 
 def test_one_patch_cannot_be_hidden_and_painted(tmp_path, capsys):
     refused(capsys, "train", "digits", "--masked", "--patch-size", 8, "--out", tmp_path / "x", match="smaller patch")
+
+
+def test_other_classes_of_the_same_number_get_a_new_head_that_learns_gently(tmp_path, capsys):
+    for names in ("ab", "cd"):
+        for red, name in enumerate(names):
+            (tmp_path / names / name).mkdir(parents=True)
+            for green in range(2):
+                Image.new("RGB", (8, 8), (100 * red, green, 0)).save(tmp_path / names / name / f"{green}.png")
+    train = ("--epochs", 1, "--out")
+    assert run(capsys, "train", tmp_path / "ab", "--image-size", 8, "--patch-size", 4, *train, tmp_path / "one")[0] == 0
+    code, printed, _ = run(capsys, "finetune", tmp_path / "one", tmp_path / "cd", *train, tmp_path / "two")
+    assert code == 0 and "a new head was drawn (classifier.weight, classifier.bias)" in printed
+    first, second = (checkpoint.read_state(tmp_path / name / "training.npz")[1]["lr"] for name in ("one", "two"))
+    assert second == first / 2
+
+
+def test_a_model_without_names_of_classes_is_evaluated(tmp_path, capsys):
+    config = vit.ViTConfig(8, 1, 2, 8, image_size=8, patch_size=4, num_channels=1, num_labels=10)
+    vit.ViTForImageClassification(config).save_pretrained(tmp_path)
+    assert "on 899 pictures" in run(capsys, "evaluate", tmp_path, "digits")[1]

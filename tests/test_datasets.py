@@ -572,3 +572,22 @@ def test_load_takes_a_drive_letter_for_no_kind(monkeypatch):
     monkeypatch.setattr(datasets.os.path, "exists", lambda path: True)
     monkeypatch.setattr(datasets, "image_folder", lambda path, *options: path)
     assert load("C:\\photos") == "C:\\photos"
+
+
+def test_resized_is_bilinear_height_first():
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 3, 6, 8), dtype=np.uint8)
+    for before, after in zip(pictures, Dataset(pictures, [0, 1], "ab").resized((3, 4)).images, strict=True):
+        expected = Image.fromarray(before.transpose(1, 2, 0)).resize((4, 3), Image.Resampling.BILINEAR)
+        np.testing.assert_array_equal(after.transpose(1, 2, 0), expected)
+
+
+def test_what_is_taken_stays_scaled():
+    dataset = Dataset(np.zeros((2, 1, 4, 4), np.uint8), [0, 1], "ab").scaled(0.0, 1.0)
+    for taken in (dataset.subset([1]), dataset.resized(2), dataset.only([1]), dataset.few(1, 0)):
+        assert (taken.batch([0])[0] == 0).all()
+
+
+def test_photos_can_be_resized(tmp_path):
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
+    dataset = Dataset(Photos([tmp_path / "a.png"], (4, 4)), [0], "a").resized((2, 3))
+    assert dataset.images.shape == dataset.images[[0]].shape == (1, 3, 2, 3)

@@ -193,3 +193,17 @@ def test_bad_input_exits_2(arguments, tmp_path, monkeypatch, capsys):
     out, err = capsys.readouterr()
     assert not out and "Traceback" not in err and re.search(r"\n  (hint|rule): ", err)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_deepest_line_is_named(write, solved):
+    helper = "def helper():\n    return undefined\n\n\n@differentiable"
+    text = solved.replace("@differentiable", helper, 1).replace("table[index], backward", "helper(), backward")
+    with pytest.raises(MinivitError, match="look at: return undefined"):
+        exercises.grade(write(text))
+
+
+def test_the_line_that_waits_for_code_is_named(write):
+    text = exercises.stub(8)
+    line = 1 + next(n for n, code in enumerate(text.splitlines()) if code.strip().startswith("...  #"))
+    with pytest.raises(MinivitError, match=rf"line {line} still says"):
+        exercises.grade(write(text))

@@ -317,3 +317,12 @@ def test_the_absolute_tolerance_is_what_it_says():
 def test_a_function_with_a_little_chance_is_refused(rng):
     with pytest.raises(MinivitError, match="another output for the same input"):
         gradcheck(lambda x: x + 1e-6 * rng.standard_normal(3), np.ones(3))
+
+
+def test_one_changed_input_of_two():
+    def spoil(x, y):
+        y.data += 1
+        return x * y
+
+    with pytest.raises(MinivitError, match="fn changed its input"):
+        gradcheck(spoil, np.ones(2), np.ones(2))

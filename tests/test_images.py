@@ -1,5 +1,6 @@
 """Photos: every kind of file in, the numbers of ViTImageProcessor out, and one clear message for each bad input."""
 
+import os
 import re
 import warnings
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minivit.errors import FileError, ShapeError
+from minivit.errors import FileError, MinivitError, ShapeError
 from minivit.images import crop_patches, open_image, patchify, photo, pixel_values, to_image, unpatchify
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "images.npz")
@@ -434,3 +435,13 @@ def test_unpatchify_refuses_what_does_not_fill_the_picture():
         unpatchify(np.zeros((15, 3, 3)), 15, 9)
     with pytest.raises(ShapeError, match="whole number of pixels above 0"):
         unpatchify(np.zeros((15, 3, 3, 3)), 15, -9)
+
+
+def test_float_grey_up_to_one(tmp_path):
+    Image.fromarray(np.array([[0, 0.5, 1]], np.float32)).save(tmp_path / "grey.tiff")
+    assert np.asarray(open_image(tmp_path / "grey.tiff"))[0, :, 0].tolist() == [0, 128, 255]
+
+
+def test_what_is_no_file_is_not_opened():  # a pipe would be waited for
+    with pytest.raises(MinivitError, match="not a regular file"):
+        open_image(os.devnull)

@@ -477,3 +477,7 @@ def test_a_parameter_is_not_lost_to_an_array():
 def test_sizes_are_whole_numbers(make, message):
     with pytest.raises(MinivitError, match=message):
         make()
+
+
+def test_dropout_drops_half():
+    assert nn.Dropout().p == 0.5

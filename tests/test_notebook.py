@@ -232,3 +232,7 @@ IMAGE = np.zeros((3, 12, 9), np.float32)
 def test_refusals(call, message):
     with pytest.raises(ShapeError, match=message):
         call()
+
+
+def test_a_block_needs_no_seed():
+    assert EncoderBlock(4, 2)(Tensor(np.ones((3, 4), np.float32))).shape == (3, 4)

@@ -199,3 +199,20 @@ def test_what_is_no_picture_is_refused_by_each_figure(image):
         with pytest.raises(ShapeError, match="image is a"):
             call()
     assert not plt.get_fignums()
+
+
+def test_patches_are_counted_from_one():
+    ax = plots.position_similarity(np.eye(6), (2, 3)).axes[0]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["1", "2", "3"]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["1", "2"]
+
+
+def test_the_patch_that_asks_is_outlined_on_a_wide_photo():
+    attention = np.full((1, 9), 1 / 9)
+    outline = plots.attention_over_photo(np.zeros((20, 80, 3), np.uint8), attention, (2, 4), query=6).axes[0].patches[0]
+    assert (outline.get_xy(), outline.get_width(), outline.get_height()) == ((20, 10), 20, 10)
+
+
+def test_the_number_of_a_patch_stands_in_its_middle():
+    ax = plots.patch_grid(np.zeros((8, 12, 3), np.uint8), 4, [5]).axes[0]
+    assert ax.texts[0].get_position() == (6, 6)

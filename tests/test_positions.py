@@ -35,3 +35,7 @@ def test_a_product_of_two_positions_knows_only_how_far_they_are_apart():
 def test_a_width_that_four_does_not_divide_is_refused(embed_dim, hint):
     with pytest.raises(ShapeError, match=rf"embed_dim={embed_dim}\.\n  rule: .*\n  hint: {hint}"):
         sine_cosine_positions((2, 2), embed_dim)
+
+
+def test_four_numbers_are_the_least():
+    assert sine_cosine_positions((2, 2), 4).shape == (1, 5, 4)

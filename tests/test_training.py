@@ -463,3 +463,40 @@ def test_a_history_that_a_spreadsheet_holds_does_not_end_the_training(tmp_path, 
     with pytest.warns(UserWarning, match=r"history\.csv: cannot be written"):
         history = training.fit(model, data(), **options(model, epochs=2, checkpoint=path))
     assert len(history) == 2 and training.read_state(path)[1]["epoch"] == 2
+
+
+def test_fit_trains_in_training_mode():
+    def loss(model, *batch):
+        assert model.dropout.training
+        return training.classification(model, *batch)
+
+    model = Classifier().eval()
+    training.fit(model, data(), **options(model, epochs=1, loss=loss))
+
+
+def test_the_schedule_is_asked_for_each_step():
+    rates, model = [], Classifier()
+
+    def loss(model, *batch):
+        rates.append(settings["optimizer"].lr)
+        return training.classification(model, *batch)
+
+    settings = options(model, epochs=1, lr=0.5, schedule=lambda step: 1 / (step + 1), loss=loss)
+    training.fit(model, data(), **settings)
+    assert rates == pytest.approx([0.5, 0.25, 0.5 / 3, 0.125, 0.1])
+
+
+def test_max_norm_clips():
+    moved = []
+    for max_norm in (None, 1e-3):
+        model = Classifier()
+        before = weights(model)
+        sgd = optim.SGD(model.parameters(), 1.0)
+        training.fit(model, data(5), epochs=1, batch_size=5, optimizer=sgd, max_norm=max_norm)
+        moved.append(np.linalg.norm(weights(model) - before))
+    assert moved[1] <= 1.01e-3 < moved[0]
+
+
+def test_history_has_the_same_bytes_everywhere(tmp_path):
+    training.write_history(tmp_path / "history.csv", [])
+    assert (tmp_path / "history.csv").read_bytes() == (",".join(training.COLUMNS) + "\n").encode()

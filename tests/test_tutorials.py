@@ -1,6 +1,7 @@
 """Every lesson runs on a photo, without a warning and without an open figure left; conftest prints the seconds."""
 
 import re
+import sys
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -62,3 +63,9 @@ def test_bad_numbers_photos_and_folders(tmp_path, capsys):
         lessons.run(12, out=tmp_path / "file")  # at once, not after its 16 seconds
     assert main(["run", "99"]) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_lesson_leaves_the_command_line_and_show_as_they_were(tmp_path):
+    before = list(sys.argv), plt.show
+    lessons.run(2, out=tmp_path)
+    assert (sys.argv, plt.show) == before

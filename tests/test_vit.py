@@ -972,3 +972,10 @@ def test_other_channels_get_the_hint_that_helps():
     for shape, hint in (((1, 1, 6, 6), "ViTConfig\\(num_channels=1"), ((1, 6, 6, 2), "transpose\\(0, 3, 1, 2\\)")):
         with pytest.raises(ShapeError, match=f"channels, the model 2(?s:.*)hint: .*{hint}"):
             ViTModel(small())(np.zeros(shape, np.float32))
+
+
+def test_pruning_forgets_the_gradients_of_the_old_shape():
+    attention = ViTAttention(small())
+    attention(Tensor(np.ones((1, 3, 6), np.float32)))[0].sum().backward()
+    attention.prune_heads([0])
+    assert all(p.grad is None or p.grad.shape == p.shape for p in attention.parameters())
