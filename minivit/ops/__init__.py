@@ -1,5 +1,7 @@
 """The ops: one file a topic, forward and backward side by side. Tensor's operators and methods are attached here."""
 
+import warnings
+
 import numpy as np
 
 from ..autograd import Tensor, is_grad_enabled, unwrap
@@ -106,15 +108,14 @@ _CUT = set(
 
 
 def _array_function(self, function, types, args, kwargs):
-    """What NumPy calls for its functions of a Tensor: they get the array, unless a gradient would be lost by it."""
+    """What NumPy calls for its functions of a Tensor: they get the array. A warning where a gradient is lost by it."""
     inputs = []
     args, kwargs = unwrap(args, inputs), {key: unwrap(value, inputs) for key, value in kwargs.items()}
     if function.__name__ in _CUT and is_grad_enabled() and any(getattr(x, "requires_grad", False) for x in inputs):
-        raise GraphError(
-            f"np.{function.__name__}",
-            "NumPy's function gives an array, through which no gradient comes back.",
-            rule="between what learns and the loss there are ops and methods of tensors only.",
-            hint="look for it in minivit.ops and among the methods; where no gradient is wanted, take t.data.",
+        warnings.warn(
+            f"np.{function.__name__} gives an array, through which no gradient comes back.\n"
+            "  hint: look for it in minivit.ops and among the methods; where no gradient is wanted, take t.data.",
+            stacklevel=3,
         )
     return function(*args, **kwargs)
 
