@@ -250,7 +250,7 @@ def _walk(root, dy):
             if gradient is None:
                 continue
             if isinstance(parent, Tensor):  # a leaf keeps the array, unless somebody else may hold it too
-                shared = gradient.base is not None or gradient is dy or gradient is parent.data
+                shared = gradient.base is not None or gradient is parent.data
                 shared = shared or sum(gradient is other for other in gradients) > 1
                 _accumulate(parent, gradient.copy() if shared else gradient)
             elif parent in pending:
@@ -289,7 +289,7 @@ def _topological_order(root):
 def _gradients(node, dy):
     """The gradients of the node's array arguments, each checked to be of its argument's shape and dtype."""
     dy = dy.view()
-    dy.flags.writeable = False  # other nodes may get the same array
+    dy.flags.writeable = False  # another node may get the same array
     try:
         gradients = node.backward(dy)
     except MinivitError:
