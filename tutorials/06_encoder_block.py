@@ -452,7 +452,7 @@ plt.show()
 # Read the left picture from right to left, as the gradient goes. With the main road free, all of it passes every
 # block, and each block adds its own part: it does not fall below what was sent in. With a norm on the road, each
 # block adds, and then divides by the new size. Attention averages, so the gradient that it adds is nearly the same for
-# all tokens. That part holds out; the part that differs from token to token (dashed) is divided away. With our own
+# all tokens. That part holds out; the part that differs from token to token (dashed) is divided away. With the same
 # parts (orange) some of it comes back in the lowest blocks: there the tokens still differ (on the right), so that the
 # backward of norm, attention and MLP does not do the same to all of them, and what they share turns into differences.
 #
