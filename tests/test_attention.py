@@ -84,6 +84,17 @@ def test_large_scores_do_not_overflow(tile):
         np.testing.assert_array_equal(y.data, q)
 
 
+def test_nan_in_one_query_stays_there(tile, rng):
+    """NaN is not above the bound, and not below it either: the scores of the other queries must be shifted."""
+    q, k, v = drawn(rng, (), 4, 5, 3)
+    q *= 1e4
+    expected = ops.attention(q, k, v)[0].data
+    q[2] = np.nan
+    y = ops.scaled_dot_product_attention(q, k, v).data
+    assert np.isnan(y[2]).all()
+    np.testing.assert_allclose(np.delete(y, 2, 0), np.delete(expected, 2, 0), rtol=1e-9)
+
+
 @pytest.mark.parametrize("centre", [-4000, 0, 4000])
 @pytest.mark.parametrize("order", [1, -1])
 def test_scores_far_from_zero_in_any_order(centre, order, tile, rng, assert_same):

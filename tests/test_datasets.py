@@ -487,6 +487,16 @@ def test_photos_that_pillow_does_not_open_are_named(folder):
     assert len(train) + len(test) == 30
 
 
+def test_a_phone_s_two_pictures_in_one_file_are_cut_off_in_the_first(folder):
+    path = folder / "dog" / "phone.jpg"
+    picture().save(path, "MPO", save_all=True, append_images=[picture(1)])
+    whole = path.read_bytes()
+    assert whole.count(b"\xff\xd9") == 2 and sum(map(len, image_folder(folder))) == 30
+    path.write_bytes(whole[: whole.index(b"\xff\xd9")])
+    with pytest.warns(UserWarning, match=r"1 of 30 photos cannot be read(?s:.*)phone\.jpg: .*cut off"):
+        image_folder(folder)
+
+
 def test_image_folder_strict_refuses_what_cannot_be_read(folder):
     paths = damaged(folder)
     with pytest.raises(FileError, match="4 of 33 photos cannot be read:") as caught:

@@ -99,6 +99,12 @@ def test_positions_count_from_1_and_cls_has_none():
     np.testing.assert_allclose(x[1:] - tokens, [n * weight + bias for n in (1, 2, 3, 4)], atol=1e-6)
 
 
+def test_cls_starts_as_a_standard_normal_vector():
+    cls = Embedding(10_000).cls_token.data
+    assert cls.shape == (1, 10_000)
+    np.testing.assert_allclose([cls.mean(), cls.std()], [0, 1], atol=0.04)  # four standard errors of a mean
+
+
 @pytest.mark.parametrize("value_einsum, reads_others", [(PUBLISHED, False), (CORRECTED, True)])
 def test_who_reads_whom(value_einsum, reads_others):
     """The context of a token is a multiple of its own value in the published notebook, and not in the right one."""

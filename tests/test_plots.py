@@ -213,6 +213,11 @@ def test_the_patch_that_asks_is_outlined_on_a_wide_photo():
     assert (outline.get_xy(), outline.get_width(), outline.get_height()) == ((20, 10), 20, 10)
 
 
+def test_a_grey_photo_is_as_bright_as_the_photo():
+    shown = plots.patch_grid(np.full((8, 12), 100, np.uint8), 4).axes[0].images[0]
+    assert shown.to_rgba(shown.get_array(), bytes=True)[..., :3].max() == 100
+
+
 def test_the_number_of_a_patch_stands_in_its_middle():
     ax = plots.patch_grid(np.zeros((8, 12, 3), np.uint8), 4, [5]).axes[0]
     assert ax.texts[0].get_position() == (6, 6)

@@ -194,6 +194,22 @@ def test_ctrl_c_saves_in_the_middle_of_an_epoch_and_resumes_bit_for_bit(tmp_path
     assert without_seconds(history) == without_seconds(expected)
 
 
+def test_the_seconds_of_a_resumed_epoch_count_those_before_the_stop(tmp_path):
+    def press(x, rng):
+        signal.raise_signal(signal.SIGINT)
+        return x
+
+    path, model = tmp_path / "training.npz", Classifier()
+    settings = options(model, epochs=2, checkpoint=path)
+    with pytest.raises(training.Interrupted):
+        training.fit(model, data(), **settings | {"augment": press})
+    arrays, meta = training.read_state(path)
+    assert 0 < meta["seconds"] < 1000
+    training.write_state(path, arrays, meta | {"seconds": 1000.0})
+    first, second = training.fit(model, data(), **settings, resume=True)
+    assert first["seconds"] > 1000 > second["seconds"]
+
+
 def test_ctrl_c_without_a_checkpoint_says_that_nothing_was_saved():
     model = Classifier()
 

@@ -471,6 +471,12 @@ def test_dropout_is_off_in_evaluation_and_follows_the_seed(field, output_attenti
     assert np.array_equal(logits(model), logits(without))
 
 
+def test_dropout_of_embeddings_follows_the_seed():
+    x = pixels(2, 2, 6, 6, dtype=np.float32)
+    first, same, other = (ViTEmbeddings(small(hidden_dropout_prob=0.5), rng=seed)(x).data == 0 for seed in (5, 5, 6))
+    assert np.array_equal(first, same) and not np.array_equal(first, other)
+
+
 # ---- head masks and pruning
 
 
