@@ -12,6 +12,8 @@ import functools
 import inspect
 import math
 import threading
+import warnings
+import weakref
 
 import numpy as np
 
@@ -20,6 +22,7 @@ from .errors import GraphError, MinivitError, ShapeError
 REGISTRY = {}  # "module.function" -> op, for every @differentiable function: the gradient-check test walks it
 
 _mode = threading.local()  # recording is switched off for one thread at a time
+_adding = threading.Lock()  # two threads may add to the gradient of one parameter
 
 
 class Tensor:
@@ -50,6 +53,12 @@ class Tensor:
                 rule="only float32 and float64 numbers have gradients.",
                 hint="convert first: np.asarray(data, dtype=np.float32).",
             )
+        if isinstance(data, (list, tuple)) and is_grad_enabled() and any(_origin(x) is not None for x in data):
+            warnings.warn(
+                "a list of tensors gives their numbers, through which no gradient comes back.\n"
+                "  hint: ops.concatenate([t.reshape(1) for t in tensors]); where no gradient is wanted, take t.item().",
+                stacklevel=2,
+            )
         self.grad = None
         self.requires_grad = requires_grad
         self._node = None
@@ -78,7 +87,7 @@ class Tensor:
         if not self.requires_grad:
             raise GraphError("Tensor.retain_grad", "this tensor does not depend on anything that requires a gradient.")
         if self._node is not None:
-            self._node.retained = self
+            self._node.retained = weakref.ref(self)  # a circle would keep it alive where nobody calls backward()
 
     def backward(self, grad=None):
         """Add d(self)/d(leaf) to the `.grad` of every leaf this tensor was computed from, then free the graph.
@@ -243,15 +252,16 @@ def _walk(root, dy):
     while order:
         node = order.pop()
         dy, _ = pending.pop(node, (None, False))
-        if node.retained is not None and dy is not None:
-            _accumulate(node.retained, dy.copy())
+        retained = node.retained and node.retained()
+        if retained is not None and dy is not None:
+            _accumulate(retained, dy.copy())
         gradients = [] if dy is None else _gradients(node, dy)
         for parent, gradient in zip(node.parents, gradients, strict=False):
             if gradient is None:
                 continue
             if isinstance(parent, Tensor):  # a leaf keeps the array, unless somebody else may hold it too
-                shared = gradient.base is not None or gradient is parent.data
-                shared = shared or sum(gradient is other for other in gradients) > 1
+                shared = gradient.base is not None or sum(gradient is other for other in gradients) > 1
+                shared = shared or any(gradient is leaf.data for leaf in node.parents if isinstance(leaf, Tensor))
                 _accumulate(parent, gradient.copy() if shared else gradient)
             elif parent in pending:
                 total, ours = pending[parent]
@@ -262,7 +272,8 @@ def _walk(root, dy):
 
 
 def _accumulate(tensor, gradient):
-    tensor.grad = gradient if tensor.grad is None else np.asarray(tensor.grad + gradient)
+    with _adding:
+        tensor.grad = gradient if tensor.grad is None else np.asarray(tensor.grad + gradient)
 
 
 def _topological_order(root):
@@ -313,8 +324,8 @@ def _gradients(node, dy):
             checked.append(None)
             continue
         gradient = np.asarray(gradient)
-        if parent.dtype != gradient.dtype == node.dtype:  # float32 and float64 met and made float64: each gets its own
-            gradient = gradient.astype(parent.dtype)
+        if parent.dtype.kind == "f" and gradient.dtype == node.dtype:  # float32 met float64: each gets its own
+            gradient = gradient.astype(parent.dtype, copy=False)
         if gradient.shape != parent.shape or gradient.dtype != parent.dtype:
             raise ShapeError(
                 node.op,
@@ -330,6 +341,8 @@ def _gradients(node, dy):
 def _hint(gradient, parent):
     """What most often makes a gradient of a wrong dtype or shape."""
     came, wanted = gradient.shape, parent.shape
+    if parent.dtype.kind != "f":
+        return "whole numbers cannot be learned: give the tensor's data a dtype of floats."
     if came == wanted:
         return "a plain np.zeros or np.ones is float64; make new arrays with dtype=dy.dtype."
     if sorted(came) == sorted(wanted):

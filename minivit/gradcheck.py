@@ -40,7 +40,8 @@ def gradcheck(fn, *inputs, eps=1e-6, rtol=1e-5, atol=1e-7, rng=0, directions=Non
 
     fn: takes the inputs as Tensors and returns a Tensor of any shape; it must give the same output each time.
     inputs: arrays or Tensors; each one of floats is checked. fn may also reach a Tensor on its own, as a model does
-    its parameters: `gradcheck(lambda *_: model(x, labels=y).loss, *model.parameters(), directions=3)`.
+    its parameters: `gradcheck(lambda *_: model(x, labels=y).loss, *model.parameters(), directions=3)`. Those of them
+    that are not among the inputs get a gradient, as from any backward().
     eps: the step; rtol, atol: |backward - numeric| <= atol + rtol * the larger of both; rng: a Generator or seed, for
     the cotangent.
     directions: check that many random directions over all inputs together, instead of each element.
@@ -71,14 +72,22 @@ def compare(fn, *inputs, eps=1e-6, rtol=1e-5, atol=1e-7, rng=0, directions=None)
             t.data, t.grad, t.requires_grad = np.array(t.data, dtype=np.float64), None, True
         before = [t.data.copy() for _, t in checked]
         value = fn(*tensors)
-        if not all(np.array_equal(t.data, b, equal_nan=True) for (_, t), b in zip(checked, before, strict=True)):
+        if _changed([t for _, t in checked], before):
             raise MinivitError("gradcheck", "fn changed its input.", rule="an op makes a new array.", hint="y = x * 2")
         if not isinstance(value, Tensor):
             raise MinivitError("gradcheck", f"fn returned a {type(value).__name__}.", rule="fn returns one Tensor.")
         cotangent = rng.standard_normal(value.shape)
         expected = (value.data * cotangent).sum()
+        before.append(value.data.copy())
         if value.requires_grad:
             value.backward(cotangent)
+        if _changed([*(t for _, t in checked), value], before):
+            raise MinivitError(
+                "gradcheck",
+                "backward changed an input or the output of fn.",
+                rule="what forward saved, others may use, too.",
+                hint="y * dy makes a new array, y *= dy does not.",
+            )
 
         def loss():
             with no_grad():
@@ -116,6 +125,10 @@ def compare(fn, *inputs, eps=1e-6, rtol=1e-5, atol=1e-7, rng=0, directions=None)
     finally:
         for t, data, grad, requires_grad in kept:
             t.data, t.grad, t.requires_grad = data, grad, requires_grad
+
+
+def _changed(tensors, before):
+    return not all(np.array_equal(t.data, b, equal_nan=True) for t, b in zip(tensors, before, strict=True))
 
 
 def _names(fn, count):

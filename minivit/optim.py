@@ -62,6 +62,13 @@ class _Optimizer(_Stateful):
         for parameter in self.parameters:
             parameter.grad = None
 
+    def _learning(self):
+        """(number, parameter) of each that has a gradient."""
+        for number, parameter in enumerate(self.parameters):
+            if parameter.grad is not None:
+                parameter.data = np.asarray(parameter.data)  # of rank 0, p.data * 2 is a number, not to be written to
+                yield number, parameter
+
 
 class SGD(_Optimizer):
     """Stochastic gradient descent: buffer = momentum * buffer + grad, p -= lr * buffer, as torch.optim.SGD.
@@ -77,9 +84,7 @@ class SGD(_Optimizer):
     def step(self):
         """Change every parameter that has a gradient."""
         lr = float(self.lr)
-        for number, parameter in enumerate(self.parameters):
-            if parameter.grad is None:
-                continue
+        for number, parameter in self._learning():
             buffer = self._buffers[number] if self.momentum else parameter.grad
             _in_blocks(self._change, parameter.data, parameter.grad, buffer, lr=lr)
 
@@ -120,9 +125,7 @@ class AdamW(_Optimizer):
     def step(self):
         """Change every parameter that has a gradient."""
         lr, (beta1, beta2) = float(self.lr), self.betas  # a NumPy number for lr would make float32 into float64
-        for number, parameter in enumerate(self.parameters):
-            if parameter.grad is None:
-                continue
+        for number, parameter in self._learning():
             self._steps[number] = t = int(self._steps[number]) + 1
             # the fraction's two sides are multiplied by root, which is one pass over the arrays less
             root = math.sqrt(1 - beta2**t)
@@ -263,7 +266,7 @@ def _fault(parameter, again):
         return f"is a {type(parameter).__name__}, not a Tensor."
     if parameter._node is not None:  # its .grad would stay None for ever, without a word
         return f"{parameter.shape} was computed by {parameter._node.op}: pass what it was computed from."
-    if not parameter.data.flags.writeable:
+    if not np.asarray(parameter.data).flags.writeable:
         return f"{parameter.shape} is read-only: a model built under nn.meta() needs load_state_dict() first."
     return f"{parameter.shape} is in the list twice." if again else None
 

@@ -48,9 +48,10 @@ def set_num_threads(n):
 
 def get_num_threads():
     """How many threads the ops use."""
-    if _threads is None:
-        set_num_threads(max((library.num_threads for library in _blas()), default=os.cpu_count() or 1))
-    return _threads
+    with _lock:  # so that nobody asks BLAS when another thread holds it
+        if _threads is None:
+            set_num_threads(max((library.num_threads for library in _blas()), default=os.cpu_count() or 1))
+        return _threads
 
 
 def cut(n, parts):
@@ -75,7 +76,7 @@ def run(work, parts):
         for part in parts:
             work(part)
         return
-    _start_workers()
+    _start_workers(helpers)
     todo, ended = collections.deque(parts), queue.SimpleQueue()
     for _ in range(helpers):
         _tasks.put((contextvars.copy_context(), work, todo, ended))
@@ -155,12 +156,12 @@ def _worker():
         del context, job  # let go of the arrays while waiting
 
 
-def _start_workers():
+def _start_workers(count):
     global _workers
     with _lock:
-        while _workers < get_num_threads() - 1:
+        while _workers < count:
+            threading.Thread(target=_worker, name=f"minivit-{_workers + 1}", daemon=True).start()
             _workers += 1
-            threading.Thread(target=_worker, name=f"minivit-{_workers}", daemon=True).start()
 
 
 def _forked():

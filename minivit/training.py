@@ -105,8 +105,9 @@ def fit(
     schedule: step -> factor on the optimizer's lr (None: always 1); augment: (pixel_values, rng) -> pixel_values;
     label_smoothing: of the cross-entropy; rng: a Generator or seed for the order, the augmentation and the loss;
     loss: (model, pixel_values, labels, rng) -> (loss, correct or None), instead of the classification loss;
-    max_norm: clip the global norm of the gradients; average: an ExponentialMovingAverage of the parameters, which
-    then are what is tested and what the model ends with; verbose: print a line for each epoch (see progress.py).
+    max_norm: clip the global norm of the gradients that the optimizer uses; average: an ExponentialMovingAverage of
+    the parameters, which then are what is tested and what the model ends with; verbose: print a line for each epoch
+    (see progress.py).
     checkpoint: path of the training state (.npz), with history.csv beside it; written after each epoch that ends
     SAVE_EVERY seconds after the last time, and in the end. resume: go on from that file, bit for bit as if
     it had never stopped, its random numbers included; refused for another model, other data or other settings.
@@ -268,7 +269,7 @@ class _Run:
         self.model.zero_grad()
         loss.backward()
         if max_norm is not None:
-            clip_grad_norm(self.model.parameters(), max_norm)
+            clip_grad_norm(self.optimizer.parameters, max_norm)
         self.optimizer.step()
         if self.average is not None:
             self.average.update()

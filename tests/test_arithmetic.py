@@ -89,6 +89,10 @@ def test_powers_at_zero():
     (x**y).backward(np.ones(4))
     np.testing.assert_array_equal(x.grad, [0, 1, 0, 12])
     np.testing.assert_array_equal(y.grad, [0, 0, 0, 0])  # log of what is not positive counts as 0
+    x, y = leaf([0.0]), leaf([-1.0])
+    with np.errstate(divide="ignore"):  # x^-1 itself and its slope are infinite
+        (x**y).sum().backward()
+    assert x.grad == -np.inf and y.grad == 0
 
 
 @pytest.mark.parametrize(

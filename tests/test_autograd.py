@@ -376,6 +376,25 @@ def test_an_array_on_the_left_leaves_the_op_to_the_tensor(array):
     np.testing.assert_array_equal(product.data, [9, 9, 9])
 
 
+def test_a_parameter_that_was_given_whole_numbers_gets_no_gradient_cut_to_whole_numbers():
+    w = leaf([1.0, 2.0])
+    w.data = np.array([1, 2])
+    with pytest.raises(ShapeError, match=r"float64 for array argument 0, which is \(2,\) int(?s:.*)cannot be learned"):
+        (w * 0.5).sum().backward()
+
+
+def test_a_list_of_tensors_warns_where_a_gradient_is_lost():
+    x = leaf(1.0)
+    with pytest.warns(UserWarning, match="a list of tensors gives their numbers(?s:.*)ops.concatenate") as warned:
+        assert not Tensor([x * 2, 3.0]).requires_grad
+    assert warned[0].filename == __file__
+    with pytest.warns(UserWarning, match="a list of tensors"):
+        leaf([1.0, 2.0]) * [x, x]
+    with no_grad():
+        Tensor([x, x])
+    Tensor([Tensor(1.0), 2.0])
+
+
 @pytest.mark.parametrize("dtype", [np.int64, np.uint8, bool, np.float16])
 def test_only_float32_and_float64_require_gradients(dtype):
     Tensor(np.ones(2, dtype))
@@ -451,11 +470,14 @@ def test_backward_frees_the_graph():
     assert array() is None
 
 
-def test_a_dropped_graph_is_freed_without_the_garbage_collector():
+@pytest.mark.parametrize("retained", [False, True])
+def test_a_dropped_graph_is_freed_without_the_garbage_collector(retained):
     gc.disable()
     try:
         x = leaf(np.ones(5))
         inner = x.exp()
+        if retained:
+            inner.retain_grad()
         array = weakref.ref(inner.data)
         loss = inner.sum()
         del inner, loss
@@ -607,6 +629,29 @@ def test_a_gradient_of_rank_0_stays_an_array():
     for _ in range(2):
         (x * 3).backward()
     assert isinstance(x.grad, np.ndarray) and x.grad == 6
+
+
+def test_a_gradient_is_not_the_array_of_another_leaf():
+    times = differentiable(lambda x, y: ((x * y).sum(), lambda dz: (y, x)))
+    x, y = leaf([1.0, 2.0]), leaf([3.0, 4.0])
+    times(x, y).backward()
+    np.testing.assert_array_equal([x.grad, y.grad], [[3, 4], [1, 2]])
+    assert not np.shares_memory(x.grad, y.data) and not np.shares_memory(y.grad, x.data)
+
+
+def test_threads_that_share_a_parameter_add_up_their_gradients():
+    w = leaf(np.zeros(10_000))
+
+    def work():
+        for _ in range(200):
+            (w * 1).backward(np.ones(10_000))
+
+    workers = [threading.Thread(target=work) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert (w.grad == 800).all()
 
 
 def test_leaves_do_not_share_a_gradient():

@@ -326,3 +326,29 @@ def test_one_changed_input_of_two():
 
     with pytest.raises(MinivitError, match="fn changed its input"):
         gradcheck(spoil, np.ones(2), np.ones(2))
+
+
+def test_a_backward_that_writes_into_what_forward_made_is_told_so():
+    @differentiable
+    def own(x):
+        y = np.exp(x)
+
+        def backward(dy):
+            np.multiply(y, dy, out=y)
+            return y
+
+        return y, backward
+
+    @differentiable
+    def others(x):
+        def backward(dy):
+            np.multiply(x, 2 * dy, out=x)
+            return x
+
+        return x**2, backward
+
+    for op in (own, others):
+        with pytest.raises(
+            MinivitError, match=r"backward changed an input or the output of fn(?s:.*)makes a new array"
+        ):
+            gradcheck(op, np.ones(3))

@@ -145,6 +145,16 @@ class TestStep:
         assert float(scalar) == float(vector) != before
 
     @pytest.mark.parametrize(("make", "name"), MAKERS)
+    def test_a_scalar_set_to_a_number_learns_on(self, make, name):
+        scalar, same = parameter(), parameter()
+        optimizer = make([scalar, same])
+        scalar.data = scalar.data * 0.5  # NumPy makes a number of it, which cannot be written to
+        same.data = np.array(same.data * 0.5)
+        make([scalar])
+        optimizer.step()
+        assert isinstance(scalar.data, np.ndarray) and scalar.data == same.data
+
+    @pytest.mark.parametrize(("make", "name"), MAKERS)
     def test_temporaries_are_small(self, make, name):
         p = parameter(4000, 1000, dtype=np.float32)
         optimizer = make([p])

@@ -90,6 +90,15 @@ def test_indexing_by_tensors(x, index):
     np.testing.assert_array_equal(x.grad, expected)
 
 
+def test_an_index_that_is_changed_after_the_forward_pass():
+    x, index = Tensor(np.zeros(4), requires_grad=True), np.array([0, 1])
+    for chosen in (index, (index,)):
+        y = x[chosen].sum()
+        index += 2
+        y.backward()
+    np.testing.assert_array_equal(x.grad, [1, 1, 1, 1])
+
+
 @pytest.mark.parametrize(
     ("index", "message"),
     [

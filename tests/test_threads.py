@@ -315,3 +315,39 @@ assert all(np.array_equal(x, y) for x, y in zip(before, results(), strict=True))
     for call in ("matmul", "batch", "einsum"):  # each of them first, in a process of its own
         first = code.replace("calls.values()", f"[calls['{call}'], *calls.values()]")
         assert subprocess.run([sys.executable, "-c", first], timeout=60).returncode == 0
+
+
+def test_first_ops_in_several_threads_do_not_make_one_thread_the_number_for_all():
+    code = """
+import threading
+from minivit import threads
+
+class Library:
+    num_threads = 7
+    def set_num_threads(self, n):
+        self.num_threads = n
+
+def slow(blas=Library()):
+    # all begin before the first has asked, and the others ask when it has long held BLAS at one
+    threading.Event().wait(0.1 if threading.current_thread() is first[0] else 0.5)
+    return [blas]
+
+threads._blas = slow
+first = [threading.Thread(target=threads.run, args=(lambda part: None, [0])) for _ in range(4)]
+for thread in first:
+    thread.start()
+for thread in first:
+    thread.join()
+assert threads.get_num_threads() == 7, threads.get_num_threads()
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_no_more_threads_are_started_than_there_are_parts():
+    code = """
+from minivit import threads
+threads.set_num_threads(1000)
+threads.run(lambda part: None, [0, 1, 2])
+assert threads._workers == 2, threads._workers
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

@@ -513,6 +513,15 @@ def test_max_norm_clips():
     assert moved[1] <= 1.01e-3 < moved[0]
 
 
+def test_max_norm_counts_what_the_optimizer_learns():
+    model = Classifier()
+    before, bias = weights(model), model.head.bias
+    sgd = optim.SGD([bias], 1.0)
+    training.fit(model, data(5), epochs=1, batch_size=5, optimizer=sgd, max_norm=1e-3)
+    assert np.linalg.norm(bias.grad) == pytest.approx(1e-3, rel=1e-2)
+    assert np.linalg.norm(weights(model) - before) == pytest.approx(1e-3, rel=1e-2)
+
+
 def test_history_has_the_same_bytes_everywhere(tmp_path):
     training.write_history(tmp_path / "history.csv", [])
     assert (tmp_path / "history.csv").read_bytes() == (",".join(training.COLUMNS) + "\n").encode()

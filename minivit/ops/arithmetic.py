@@ -96,8 +96,8 @@ def power(x, y):
 
     def backward(dz):
         lower = np.where(y == 0, y, y - 1)  # x^0 is constant, at x = 0 too, where x^-1 is not a number
-        log_x = np.log(np.where(x > 0, x, 1))
-        return unbroadcast(dz * y * x**lower, x.shape), unbroadcast(dz * z * log_x, y.shape)
+        slope = np.where(x > 0, z, 0) * np.log(np.where(x > 0, x, 1))
+        return unbroadcast(dz * y * x**lower, x.shape), unbroadcast(dz * slope, y.shape)
 
     return z, backward
 

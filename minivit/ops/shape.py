@@ -1,5 +1,7 @@
 """Shape: the same numbers in another arrangement. Each backward is the arrangement undone."""
 
+import copy
+
 import numpy as np
 
 from ..autograd import differentiable
@@ -43,6 +45,8 @@ def getitem(x, index):
     parts = index if isinstance(index, tuple) else (index,)
     basic = (int, np.integer, slice, type(None), type(...))
     once = all(isinstance(part, basic) for part in parts)  # whereas an array or a list may name an element twice
+    if not once:
+        index = copy.deepcopy(index)  # whoever made the arrays may change them before backward
     shape, dtype = x.shape, x.dtype
 
     def backward(dy):
