@@ -6,7 +6,6 @@ import warnings
 import numpy as np
 
 from . import checkpoint, nn
-from .autograd import no_grad
 from .config import ViTConfig, to_2tuple
 from .errors import MinivitError, ShapeError
 from .positions import interpolate_positions
@@ -102,7 +101,7 @@ class PreTrainedModel(nn.Module):
             own = next((n for n in (bare, f"vit.{bare}") if n in expected), name)
             if own in expected or not bare.startswith(HEADS):
                 found[own] = array
-        _fit_positions(found, expected, ViTConfig.from_dict(fields), config)
+        _fit_positions(found, ViTConfig.from_dict(fields), config)
         if ignore_mismatched_sizes:
             _draw_heads(found, expected, config.initializer_range, rng)
         model.load_state_dict(found, assign=True)
@@ -119,14 +118,13 @@ def _grid(config):
     return tuple(pixels // patch for pixels, patch in sides)
 
 
-def _fit_positions(found, expected, before, after):
+def _fit_positions(found, before, after):
     """Interpolate the position embeddings where the two configs cut an image into different grids."""
-    names = [name for name in found if name.endswith("embeddings.position_embeddings")]
-    for name in names:
-        rows, columns = _grid(before)
-        if _grid(before) != _grid(after) and found[name].shape[1] == 1 + rows * columns:
-            with no_grad():
-                found[name] = interpolate_positions(nn.Parameter(found[name]), _grid(before), _grid(after)).data
+    old, new = _grid(before), _grid(after)
+    for name, array in found.items():
+        fits = array.shape == (1, 1 + old[0] * old[1], after.hidden_size)
+        if name.endswith("embeddings.position_embeddings") and fits and old != new:
+            found[name] = interpolate_positions(nn.Parameter(array), old, new).data
 
 
 def _draw_heads(found, expected, std, rng):
