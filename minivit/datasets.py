@@ -5,6 +5,7 @@ when first needed. N pictures, B of them in a batch, C channels, H W pixels, K c
 FileError that names it.
 """
 
+import copy
 import gzip
 import os
 import warnings
@@ -78,7 +79,8 @@ class Dataset:
 
     def scaled(self, mean, std):
         """The same pictures, scaled by another mean and std (of values 0..1): numbers, or one for each channel."""
-        new = self._taken(np.arange(len(self)), self.labels, self.class_names)
+        new = copy.copy(self)
+        new._images = lambda: self.images  # read once for both
         new.mean, new.std = (np.asarray(x, np.float32).reshape(-1, 1, 1) for x in (mean, std))  # (C, 1, 1)
         return new
 

@@ -597,6 +597,11 @@ def test_what_is_taken_stays_scaled():
         assert (taken.batch([0])[0] == 0).all()
 
 
+def test_scaled_shares_the_pixels():
+    dataset = Dataset(np.zeros((2, 1, 4, 4), np.uint8), [0, 1], "ab")
+    assert dataset.scaled(0.0, 1.0).images is dataset.images
+
+
 def test_photos_can_be_resized(tmp_path):
     Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
     dataset = Dataset(Photos([tmp_path / "a.png"], (4, 4)), [0], "a").resized((2, 3))
