@@ -1,4 +1,4 @@
-"""The command `minivit`. A command is one function below and its lines in _parser.
+"""The command `minivit`. A command is one function below, which may return an exit code, and its lines in _parser.
 
 What a command needs is imported inside it: `minivit --help` answers at once, and matplotlib is told first that no
 window will be opened.
@@ -20,7 +20,6 @@ def tour(args):
     from .tour import tour as walk
 
     walk(images.photo("cat.jpg") if args.photo is None else args.photo, args.out, args.seed)
-    return 0
 
 
 def list_(args):
@@ -30,7 +29,6 @@ def list_(args):
     print("lesson  teach   run   title")
     for lesson in lessons():
         print(f"{lesson.number:6}  {lesson.minutes:2d} min  {lesson.seconds:2d} s  {lesson.title}")
-    return 0
 
 
 def run(args):
@@ -41,7 +39,6 @@ def run(args):
 
     for path in lessons.run(args.number, args.photo, args.out):
         print(path)
-    return 0
 
 
 def exercise(args):
@@ -49,7 +46,6 @@ def exercise(args):
     from . import exercises
 
     print(exercises.write_stub(args.number, args.out))
-    return 0
 
 
 def check(args):
@@ -63,7 +59,6 @@ def check(args):
     except MinivitError as error:
         print(error)
         return 1
-    return 0
 
 
 def gradcheck(args):
@@ -91,7 +86,6 @@ def train(args):
     if args.size:
         sizes = commands.named_size(args.size) | sizes
     commands.train(args.data, args.out, model=sizes, masked=args.masked, **_training(args))
-    return 0
 
 
 def finetune(args):
@@ -102,7 +96,6 @@ def finetune(args):
     commands.finetune(
         args.source, args.data, args.out, freeze=args.freeze, image_size=args.image_size, **_training(args)
     )
-    return 0
 
 
 def evaluate(args):
@@ -111,7 +104,6 @@ def evaluate(args):
     from . import commands
 
     commands.evaluate(args.source, args.data, args.out, strict=args.strict)
-    return 0
 
 
 def predict(args):
@@ -119,7 +111,6 @@ def predict(args):
     from . import commands
 
     commands.predict(args.source, args.photos, top=args.top, invert=args.invert)
-    return 0
 
 
 def export(args):
@@ -127,7 +118,6 @@ def export(args):
     from . import commands
 
     commands.export(args.source, args.out)
-    return 0
 
 
 def import_(args):
@@ -135,7 +125,6 @@ def import_(args):
     from . import commands
 
     commands.import_(args.source, args.out)
-    return 0
 
 
 def _agg():
@@ -280,7 +269,7 @@ def main(argv=None):
         try:
             args = parser.parse_args(argv)
             if "run" in args:
-                return args.run(args)
+                return args.run(args) or 0
             parser.print_help()
             return 2
         finally:
