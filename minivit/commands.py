@@ -40,10 +40,7 @@ def train(data, out, *, seed=0, fast=False, resume=False, masked=False, strict=F
     chosen = _chosen(data, fast, changes)
     fields = chosen.model | (model or {})
     _check_outside(data, out)
-    size = fields.pop("image_size", None)
-    train_set, test_set = _data(data, size=size or PHOTO_SIZE, strict=strict)
-    if size is not None:
-        train_set, test_set = train_set.resized(size), test_set.resized(size)
+    train_set, test_set = _data(data, fields.pop("image_size", None), strict)
     fields |= {"image_size": train_set.image_size, "num_channels": train_set.num_channels}
     fields["id2label"] = dict(enumerate(train_set.class_names))
     fields["encoder_stride"] = to_2tuple(fields["patch_size"])[0]
@@ -64,7 +61,7 @@ def finetune(
     fields, tensors = checkpoint.read_folder(found)
     before = ViTConfig.from_dict(fields)
     size = to_2tuple(image_size or before.image_size)
-    train_set, test_set = (d.resized(size) for d in _data(data, size=size, strict=strict))
+    train_set, test_set = _data(data, size, strict)
     _check_channels("finetune", before, train_set)
     names = dict(enumerate(train_set.class_names))
     if names != before.id2label:  # the old head, even one of the same size, speaks of other classes
@@ -87,8 +84,7 @@ def evaluate(source, data, out=None, *, strict=False):
     out: folder for the picture; None takes `source`.
     """
     model, pictures = _load(source)
-    test_set = _data(data, size=model.config.image_size, strict=strict)[1]
-    test_set = test_set.resized(to_2tuple(model.config.image_size))
+    _, test_set = _data(data, model.config.image_size, strict)
     _check_channels("evaluate", model.config, test_set)
     own = list(model.config.id2label.values())
     if own != test_set.class_names and own != [f"LABEL_{k}" for k in range(len(test_set.class_names))]:
@@ -154,9 +150,10 @@ def _model(fields, tensors):
 
 
 def _data(name, size, strict):
-    """(train, test), with what was skipped as a note."""
+    """(train, test), their pictures resized unless size is None, with what was skipped as a note."""
     with _notes():
-        return datasets.load(name, size=size, strict=strict)
+        pair = datasets.load(name, size=size or PHOTO_SIZE, strict=strict)
+    return pair if size is None else [dataset.resized(size) for dataset in pair]
 
 
 def named_size(name):
