@@ -75,7 +75,9 @@ def finetune(
             parameter.requires_grad = False
     chosen = _chosen(data, fast, {"lr": recipe(data).lr / 2} | changes)  # gently: the body has learned already
     preprocessor = checkpoint.read_preprocessor(found)
-    _fit(model, chosen, train_set, test_set, out, seed, resume, preprocessor and preprocessor | _size(size))
+    if preprocessor is not None:
+        preprocessor["size"] = {"height": size[0], "width": size[1]}
+    _fit(model, chosen, train_set, test_set, out, seed, resume, preprocessor)
 
 
 def evaluate(source, data, out=None, *, strict=False):
@@ -110,9 +112,8 @@ def predict(source, photos, *, top=3, invert=False):
     """
     model, (mean, std) = _load(source)
     names, count = model.config.id2label, min(top, model.config.num_labels)
-    batch = [
-        _pixel_values(photo, model.config, mean, std, invert) for photo in photos
-    ]  # all are read before any is answered
+    # all are read before any is answered
+    batch = [_pixel_values(photo, model.config, mean, std, invert) for photo in photos]
     for photo, pixel_values in zip(photos, batch, strict=True):
         with no_grad():
             p = ops.softmax(model(pixel_values[None]).logits).data[0]  # (K,)
@@ -167,22 +168,16 @@ def _chosen(data, fast, changes):
     return dataclasses.replace(chosen, epochs=-(-chosen.epochs // 6)) if fast else chosen
 
 
-def _size(size):
-    return {"size": {"height": size[0], "width": size[1]}}
-
-
 def _fit(model, chosen, train_set, test_set, out, seed, resume, preprocessor=None):
     """Train, and write all that a training folder holds."""
     out, config = Path(out), model.config
+    mean, std = _mean_and_std(preprocessor, config.num_channels)
+    train_set, test_set = train_set.scaled(mean, std), test_set.scaled(mean, std)
     if resume:
         _check_same(out, model.fields())
     else:
-        _new_folder(out)
-    mean, std = _mean_and_std(preprocessor, config.num_channels)
-    train_set, test_set = train_set.scaled(mean, std), test_set.scaled(mean, std)
-    size = to_2tuple(config.image_size)
-    if not resume:
-        _describe(out, model.fields(), preprocessor or checkpoint.preprocessor(size, mean, std, config.num_channels))
+        made = checkpoint.preprocessor(config.image_size, mean, std, config.num_channels)
+        _describe(_new_folder(out), model.fields(), preprocessor or made)
     painting = isinstance(model, ViTForMaskedImageModeling)
     print(f"{type(model).__name__} of {model.num_parameters():,} parameters, {len(train_set)} pictures to learn from")
     history = chosen.fit(
@@ -228,10 +223,9 @@ def _new_folder(out):
 
 def _describe(out, fields, preprocessor):
     """Write what a training folder says about its model: config.json and preprocessor_config.json."""
-    texts = {checkpoint.CONFIG: fields, checkpoint.PREPROCESSOR: preprocessor}
-    for name, content in texts.items():
-        if content is not None:
-            checkpoint.write_json(out / name, content)
+    checkpoint.write_json(out / checkpoint.CONFIG, fields)
+    if preprocessor is not None:
+        checkpoint.write_json(out / checkpoint.PREPROCESSOR, preprocessor)
 
 
 def _load(source):
@@ -305,8 +299,7 @@ def _print_classes(confusion, names):
     """A line for each class: how many, how many of them were found, and how many of the finds are right."""
     width = max(len("class"), *map(len, names))
     print(f"{'class':{width}}  pictures  found   right")
-    for name, row, column in zip(names, confusion, confusion.T, strict=True):
-        hits = row[names.index(name)]
+    for name, row, column, hits in zip(names, confusion, confusion.T, confusion.diagonal(), strict=True):
         found = f"{hits / row.sum():6.1%}" if row.sum() else "     -"
         right = f"{hits / column.sum():6.1%}" if column.sum() else "     -"
         print(f"{name:{width}}  {row.sum():8d}  {found}  {right}")
