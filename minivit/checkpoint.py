@@ -12,32 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from .errors import FileError, MinivitError
-from .files import (
-    check_weights,
-    json_text,
-    read_json,
-    read_npz,
-    read_safetensors,
-    replacing,
-    safetensors_package,
-    write_json,
-)
-from .hub import check_folder, find
-
-__all__ = [
-    "find",
-    "hub_name",
-    "preprocessor",
-    "read_folder",
-    "read_json",
-    "read_preprocessor",
-    "read_state",
-    "replacing",
-    "state_weights",
-    "write_folder",
-    "write_json",
-    "write_state",
-]
+from .files import check_weights, json_text, read_json, read_npz, read_safetensors, replacing, safetensors_package
+from .hub import check_folder
 
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"

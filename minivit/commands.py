@@ -17,6 +17,8 @@ from . import checkpoint, datasets, images, ops, plots, training
 from .autograd import no_grad
 from .config import ViTConfig, to_2tuple
 from .errors import FileError, MinivitError, shortened
+from .files import read_json, replacing, write_json
+from .hub import find
 from .recipes import PHOTO_SIZE, recipe
 from .vit import ViTForImageClassification, ViTForMaskedImageModeling, ViTModel
 
@@ -57,7 +59,7 @@ def finetune(
     position embeddings are interpolated and the pictures resized.
     """
     _check_outside(data, out)
-    found = checkpoint.find(source)
+    found = find(source)
     fields, tensors = checkpoint.read_folder(found)
     before = ViTConfig.from_dict(fields)
     size = to_2tuple(image_size or before.image_size)
@@ -124,7 +126,7 @@ def predict(source, photos, *, top=3, invert=False):
 
 def export(source, out):
     """Write the model in `source` as a Hugging Face folder, which transformers loads."""
-    found, out = checkpoint.find(source), _new_folder(out)
+    found, out = find(source), _new_folder(out)
     model = _model(*checkpoint.read_folder(found))
     model.save_pretrained(out, checkpoint.read_preprocessor(found))
     print(f"{out} holds {', '.join(sorted(path.name for path in out.iterdir()))}")
@@ -132,7 +134,7 @@ def export(source, out):
 
 def import_(source, out):
     """Bring a model from a Hugging Face folder, or from the hub by its name, into a training folder."""
-    found, out = checkpoint.find(source), _new_folder(out)
+    found, out = find(source), _new_folder(out)
     model = _model(*checkpoint.read_folder(found))
     preprocessor = checkpoint.read_preprocessor(found)
     if preprocessor is None:
@@ -223,14 +225,14 @@ def _new_folder(out):
 
 def _describe(out, fields, preprocessor):
     """Write what a training folder says about its model: config.json and preprocessor_config.json."""
-    checkpoint.write_json(out / checkpoint.CONFIG, fields)
+    write_json(out / checkpoint.CONFIG, fields)
     if preprocessor is not None:
-        checkpoint.write_json(out / checkpoint.PREPROCESSOR, preprocessor)
+        write_json(out / checkpoint.PREPROCESSOR, preprocessor)
 
 
 def _load(source):
     """The classifier in a folder, and the (mean, std) of the pictures that it was trained on."""
-    found = checkpoint.find(source)
+    found = find(source)
     fields, tensors = checkpoint.read_folder(found)
     if not any(name.startswith("classifier.") for name in tensors):
         raise FileError(
@@ -276,7 +278,7 @@ def _check_same(out, fields):
     """Refuse to go on with the training of another model, before anything is changed."""
     if not (out / checkpoint.STATE).is_file():
         raise FileError(out / checkpoint.STATE, "there is no training to go on with.", hint="leave out --resume.")
-    before, now = checkpoint.read_json(out / checkpoint.CONFIG), json.loads(json.dumps(fields))
+    before, now = read_json(out / checkpoint.CONFIG), json.loads(json.dumps(fields))
     differ = [f"{key}: {before.get(key)} then, {now.get(key)} now" for key in now if before.get(key) != now[key]]
     if differ:
         raise FileError(
@@ -307,7 +309,7 @@ def _print_classes(confusion, names):
 
 def _save(figure, path):
     try:
-        with checkpoint.replacing(path) as (temporary,):
+        with replacing(path) as (temporary,):
             figure.savefig(temporary, format="png", dpi="figure")
     finally:
         plt.close(figure)

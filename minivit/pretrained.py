@@ -8,6 +8,7 @@ import numpy as np
 from . import checkpoint, nn
 from .config import ViTConfig, to_2tuple
 from .errors import MinivitError, ShapeError
+from .hub import find
 from .positions import interpolate_positions
 
 HEADS = ("classifier.", "decoder.", "pooler.", "embeddings.mask_token")  # parts that serve one task only
@@ -69,7 +70,7 @@ class PreTrainedModel(nn.Module):
 
         The folder is one that transformers, save_pretrained or `minivit train` wrote. The rest as from_tensors.
         """
-        fields, tensors = checkpoint.read_folder(checkpoint.find(name))
+        fields, tensors = checkpoint.read_folder(find(name))
         return cls.from_tensors(fields, tensors, ignore_mismatched_sizes, rng, **kwargs)
 
     @classmethod

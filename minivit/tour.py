@@ -12,9 +12,8 @@ import numpy as np
 
 from . import images, ops, plots
 from .autograd import Tensor
-from .checkpoint import replacing
 from .errors import shortened
-from .files import writable_folder
+from .files import replacing, writable_folder
 from .gradcheck import GradientError, compare
 from .vit import ViTConfig, ViTForImageClassification
 

@@ -20,8 +20,9 @@ import numpy as np
 
 from . import ops
 from .autograd import no_grad
-from .checkpoint import read_state, replacing, write_state
+from .checkpoint import read_state, write_state
 from .errors import FileError, MinivitError, ShapeError, check_whole
+from .files import replacing
 from .nn import Dropout
 from .optim import clip_grad_norm
 from .progress import Line

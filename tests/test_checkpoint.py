@@ -20,13 +20,12 @@ from minivit.checkpoint import (
     read_folder,
     read_preprocessor,
     read_state,
-    replacing,
     state_weights,
     write_folder,
-    write_json,
     write_state,
 )
 from minivit.errors import FileError, MinivitError, ShapeError, check_names
+from minivit.files import replacing, write_json
 from minivit.nn import Linear
 from minivit.optim import AdamW, ExponentialMovingAverage
 from minivit.vit import ViTForImageClassification, ViTForMaskedImageModeling
