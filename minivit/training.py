@@ -276,7 +276,7 @@ class _Run:
             self.average.update()
 
     def check_weights(self):
-        """Refuse to keep weights that are not numbers: the last step of an epoch may have spoiled them."""
+        """Refuse to keep weights that are not numbers: the last step may have spoiled them."""
         if not all(np.isfinite(parameter.data).all() for parameter in self.model.parameters()):
             raise MinivitError(
                 "fit",
@@ -302,6 +302,7 @@ class _Run:
             raise Interrupted(
                 f"stopped in epoch {self.epoch + 1} of {epochs}; nothing was saved: no checkpoint is set."
             )
+        self.check_weights()
         self.save(checkpoint)
         raise Interrupted(
             f"stopped in epoch {self.epoch + 1} of {epochs}, after step {self.step}; saved in {checkpoint}.\n"

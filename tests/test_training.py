@@ -450,16 +450,19 @@ def test_a_resume_with_other_pictures_is_refused(tmp_path):
         training.fit(model, inverted, **options(model, epochs=1, checkpoint=path, resume=True))
 
 
-def test_weights_that_the_last_step_spoiled_are_not_kept(tmp_path):
+@pytest.mark.parametrize("stopped", [False, True])
+def test_weights_that_the_last_step_spoiled_are_not_kept(tmp_path, stopped):
     class Spoiler(optim.SGD):
         def step(self):
             self.parameters[0].data[0] = np.nan
+            if stopped:
+                signal.raise_signal(signal.SIGINT)
 
     model, path = Classifier(), tmp_path / "training.npz"
     with pytest.raises(MinivitError, match="weights became NaN or infinite in epoch 1"):
-        training.fit(
-            model, data(5), epochs=1, batch_size=5, optimizer=Spoiler(model.parameters(), 0.1), checkpoint=path
-        )
+        optimizer = Spoiler(model.parameters(), 0.1)
+        count = 10 if stopped else 5  # so that a stop comes in the middle of the epoch
+        training.fit(model, data(count), epochs=1, batch_size=5, optimizer=optimizer, checkpoint=path)
     assert not path.exists()
 
 
