@@ -69,3 +69,13 @@ def test_a_lesson_leaves_the_command_line_and_show_as_they_were(tmp_path):
     before = list(sys.argv), plt.show
     lessons.run(2, out=tmp_path)
     assert (sys.argv, plt.show) == before
+
+
+def test_figures_without_a_name_are_all_kept(tmp_path):
+    paths = []
+    with lessons._figures("01", tmp_path, paths):
+        for _ in range(2):
+            plt.figure()
+            plt.figure()
+            plt.show()
+    assert len({*paths}) == 4 and {*tmp_path.iterdir()} == {*paths}
