@@ -22,7 +22,7 @@ import threading
 
 import numpy as np
 
-from .errors import MinivitError
+from .errors import check_whole
 
 BLOCK = 2**18  # numbers in a block, 1 MB in float32: between shorter calls of NumPy, threads wait for each other
 PRODUCT = 12 * 10**6  # multiply-adds, 0.3 ms on one core, that a part of a product has; below twice that none is cut
@@ -41,8 +41,7 @@ def set_num_threads(n):
     or OMP_NUM_THREADS said when Python started. The results are the same bits with any number.
     """
     global _threads
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
-        raise MinivitError("set_num_threads", f"{n!r} is not a number of threads.", rule="a whole number, 1 or more.")
+    check_whole("set_num_threads", "n", n)
     _threads = int(n)
 
 

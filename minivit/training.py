@@ -115,8 +115,8 @@ def fit(
     The history is a list with a dict for each epoch: epoch, lr, train_loss, train_accuracy, test_loss, test_accuracy,
     seconds. Ctrl-C finishes the step, saves and raises Interrupted. A loss that is not finite raises MinivitError.
     """
-    if epochs < 1 or batch_size < 1:
-        raise MinivitError("fit", f"epochs={epochs}, batch_size={batch_size}.", rule="both are 1 or more.")
+    check_whole("fit", "epochs", epochs, most=2**31)
+    check_whole("fit", "batch_size", batch_size, most=2**31)
     if not len(train):
         raise MinivitError("fit", "there are no examples to learn from.")
     if not {id(p) for p in optimizer.parameters} <= {id(p) for p in model.parameters()}:

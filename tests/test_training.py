@@ -372,10 +372,10 @@ def test_the_model_ends_with_the_average_of_its_weights():
     assert (weights(plain) != weights(averaged)).any()
 
 
-@pytest.mark.parametrize(("epochs", "batch_size"), [(0, 5), (3, 0)])
+@pytest.mark.parametrize(("epochs", "batch_size"), [(0, 5), (3, 0), (1.5, 5), (3, 2.5)])
 def test_no_epochs_and_no_batch_are_refused(epochs, batch_size):
     model = Classifier()
-    with pytest.raises(MinivitError, match="both are 1 or more"):
+    with pytest.raises(MinivitError, match=r"is a whole number, 1 to"):
         training.fit(model, data(), epochs=epochs, batch_size=batch_size, optimizer=optim.SGD(model.parameters(), 0.1))
 
 
