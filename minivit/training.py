@@ -37,7 +37,10 @@ class Interrupted(KeyboardInterrupt):
 
 @dataclass
 class Evaluation:
-    """How a model does on a dataset: mean loss in nats, accuracy, and confusion[label, prediction], counts (K, K)."""
+    """How a model does on a dataset of N examples: mean loss in nats, and accuracy, 0 to 1.
+
+    confusion[label, prediction]: counts, (K, K). predictions: the class with the highest logit, (N,).
+    """
 
     loss: float
     accuracy: float
@@ -46,7 +49,7 @@ class Evaluation:
 
 
 def classification(model, pixel_values, labels, rng, label_smoothing=0.0):
-    """The loss of one batch, and how many of its labels came out right."""
+    """The loss of one batch, (B, C, H, W) and (B,), and how many of its labels came out right. rng: not used here."""
     output = model(pixel_values)
     logits = getattr(output, "logits", output)  # (B, K)
     loss = ops.cross_entropy(logits, labels, label_smoothing)

@@ -204,7 +204,10 @@ class ViTSelfOutput(nn.Module):
 
 
 class ViTAttention(nn.Module):
-    """Self-attention and its output matrix, with heads that can be cut away. (B, T, D) -> (B, T, D)."""
+    """Self-attention and its output matrix, with heads that can be cut away. (B, T, D) -> (B, T, D).
+
+    forward returns (output, probabilities), the probabilities as in ViTSelfAttention.
+    """
 
     def __init__(self, config, rng=0):
         rng = np.random.default_rng(rng)
@@ -273,7 +276,10 @@ class ViTOutput(nn.Module):
 
 
 class ViTLayer(nn.Module):
-    """One encoder block, norm first: x + attention(norm(x)), then x + mlp(norm(x)). (B, T, D) -> (B, T, D)."""
+    """One encoder block, norm first: x + attention(norm(x)), then x + mlp(norm(x)). (B, T, D) -> (B, T, D).
+
+    forward returns (hidden_states, probabilities), the probabilities as in ViTSelfAttention.
+    """
 
     def __init__(self, config, rng=0):
         rng = np.random.default_rng(rng)
@@ -316,7 +322,7 @@ class ImageClassifierOutput:
 
 @dataclass
 class MaskedImageModelingOutput:
-    """What ViTForMaskedImageModeling gives: loss, None without a mask; reconstruction (B, C, H, W)."""
+    """What ViTForMaskedImageModeling gives: loss, a number, or None without a mask; reconstruction (B, C, H, W)."""
 
     loss: Tensor | None
     reconstruction: Tensor

@@ -122,7 +122,7 @@ def _contract(inputs, operands, output):
     sizes = dict(zip([*a, *b], [*x.shape, *y.shape], strict=True))
 
     def shape(*groups):
-        return [sizes[c] for c in batch] + [int(np.prod([sizes[c] for c in group])) for group in groups]
+        return [sizes[c] for c in batch] + [math.prod(sizes[c] for c in group) for group in groups]
 
     x = x.transpose([a.index(c) for c in batch + rows + inner]).reshape(shape(rows, inner))
     y = y.transpose([b.index(c) for c in batch + inner + columns]).reshape(shape(inner, columns))
