@@ -196,6 +196,8 @@ def differentiable(fn):
             args, kwargs = bound.args, bound.kwargs
         inputs = []
         arrays = [unwrap(argument, inputs) for argument in args]
+        for name in kwargs:  # of fn(x, *, weight)
+            kwargs[name] = unwrap(kwargs[name], inputs)
         try:
             result = fn(*arrays, **kwargs)
         except MinivitError:

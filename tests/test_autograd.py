@@ -253,6 +253,17 @@ def test_tensors_by_keyword_behind_options_and_in_lists():
     np.testing.assert_array_equal(y.grad, [3, 3])
 
 
+def test_tensors_that_come_by_keyword_only():
+    @differentiable
+    def scaled(x, *, weight):
+        return x * weight, lambda dy: (dy * weight, dy * x)
+
+    x, weight = leaf([1.0, 2.0]), leaf([3.0, 5.0])
+    scaled(x, weight=weight).backward([1, 1])
+    np.testing.assert_array_equal(x.grad, weight.data)
+    np.testing.assert_array_equal(weight.grad, x.data)
+
+
 def test_none_is_the_gradient_of_what_has_none():
     pick = differentiable(lambda x, i: (x[i], lambda dy: (np.eye(len(x))[i] * dy, None)))
     x = leaf([1.0, 2.0, 3.0])
