@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import FileError, MinivitError, ShapeError, check_whole
+from .files import json_text
 from .nn import ACTIVATIONS
 
 
@@ -207,11 +208,8 @@ class ViTConfig:
         return cls(**fields | kwargs)
 
     def to_json_string(self):
-        """The config as JSON text."""
-        try:
-            return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
-        except (TypeError, ValueError) as error:
-            raise MinivitError("ViTConfig", f"cannot be written as JSON: {error}.") from error
+        """The config as JSON text. FileError for a kept key that JSON cannot hold."""
+        return json_text("ViTConfig", self.to_dict())
 
     @classmethod
     def from_json_string(cls, text):
