@@ -23,7 +23,6 @@ from .autograd import no_grad
 from .checkpoint import read_state, write_state
 from .errors import FileError, MinivitError, ShapeError, check_whole
 from .files import replacing
-from .nn import Dropout
 from .optim import clip_grad_norm
 from .progress import Line
 
@@ -203,8 +202,8 @@ class _Run:
         return {name: part for name, part in parts.items() if part is not None}
 
     def _generators(self):
-        """The generators that are drawn from: fit's own and those of the model's dropout, each once."""
-        own = [module.rng for module in self.model.modules() if isinstance(module, Dropout)]
+        """The generators that are drawn from: fit's own and those of the model's modules, of dropout say, each once."""
+        own = [x for m in self.model.modules() for x in vars(m).values() if isinstance(x, np.random.Generator)]
         return list({id(rng): rng for rng in [self.rng, *own]}.values())
 
     def save(self, path):

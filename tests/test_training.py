@@ -210,6 +210,28 @@ def test_the_seconds_of_a_resumed_epoch_count_those_before_the_stop(tmp_path):
     assert first["seconds"] > 1000 > second["seconds"]
 
 
+def test_a_module_of_the_user_draws_on_where_it_was_stopped(tmp_path):
+    class Noisy(Classifier):
+        def __init__(self):
+            super().__init__()
+            self.noise = np.random.default_rng(5)
+
+        def forward(self, x):
+            return super().forward(x + self.noise.normal(0, 0.1, x.shape).astype(np.float32))
+
+    whole, stopped, resumed, path = Noisy(), Noisy(), Noisy(), tmp_path / "training.npz"
+    training.fit(whole, data(), **options(whole, epochs=2))
+
+    def press(x, rng):
+        signal.raise_signal(signal.SIGINT)
+        return brighten(x, rng)
+
+    with pytest.raises(training.Interrupted):
+        training.fit(stopped, data(), **options(stopped, epochs=2, augment=press, checkpoint=path))
+    training.fit(resumed, data(), **options(resumed, epochs=2, checkpoint=path, resume=True))
+    np.testing.assert_array_equal(weights(resumed), weights(whole))
+
+
 def test_ctrl_c_without_a_checkpoint_says_that_nothing_was_saved():
     model = Classifier()
 
