@@ -39,6 +39,11 @@ def run(args):
 
     for path in lessons.run(args.number, args.photo, args.out):
         print(path)
+    if args.out is None:
+        import matplotlib
+
+        if matplotlib.get_backend().lower() == "agg":  # where there is no screen
+            print("note: no window can be opened here. --out DIR saves the figures.", file=sys.stderr)
 
 
 def exercise(args):
@@ -165,7 +170,9 @@ def _parser():
 
     made = command(tour, "tour cat.jpg --out figures --seed 7")
     made.add_argument("photo", metavar="PHOTO", nargs="?", help="a picture file; without it, the cat in the package")
-    made.add_argument("--out", metavar="DIR", default="tour", help="folder for the figures (default: %(default)s)")
+    made.add_argument(
+        "--out", metavar="DIR", type=_name, default="tour", help="folder for the figures (default: %(default)s)"
+    )
     made.add_argument("--seed", metavar="N", type=_seed, default=0, help="of the random weights (default: %(default)s)")
 
     command(list_, "list")
@@ -173,11 +180,11 @@ def _parser():
     made = command(run, "run 05 cat.jpg --out figures")
     made.add_argument("number", metavar="NN", help="number of the lesson")
     made.add_argument("photo", metavar="PHOTO", nargs="?", help="a picture file; without it, the cat in the package")
-    made.add_argument("--out", metavar="DIR", help="folder for the figures; without it, they are shown")
+    made.add_argument("--out", metavar="DIR", type=_name, help="folder for the figures; without it, they are shown")
 
     made = command(exercise, "exercise 08 --out homework")
     made.add_argument("number", metavar="NN", help="number of the lesson")
-    made.add_argument("--out", metavar="DIR", default=".", help="folder for the file (default: this one)")
+    made.add_argument("--out", metavar="DIR", type=_name, default=".", help="folder for the file (default: this one)")
 
     made = command(check, "check homework/exercise_08.py")
     made.add_argument("file", metavar="FILE", help="the file that exercise wrote, with your code in it")
@@ -206,7 +213,9 @@ def _parser():
     made = command(evaluate, "evaluate runs/digits digits")
     made.add_argument("source", **source)
     made.add_argument("data", **data)
-    made.add_argument("--out", metavar="DIR", help="folder for the confusion picture (default: the model's)")
+    made.add_argument(
+        "--out", metavar="DIR", type=_name, help="folder for the confusion picture (default: the model's)"
+    )
     made.add_argument("--strict", action="store_true", help="refuse a folder with photos that cannot be read")
 
     made = command(predict, "predict runs/photos cat.jpg dog.jpg")
@@ -217,11 +226,11 @@ def _parser():
 
     made = command(export, "export runs/digits hf_digits")
     made.add_argument("source", **source)
-    made.add_argument("out", metavar="OUT", help="folder to write")
+    made.add_argument("out", metavar="OUT", type=_name, help="folder to write")
 
     made = command(import_, "import google/vit-base-patch16-224 runs/base")
     made.add_argument("source", metavar="HF_FOLDER_OR_NAME", help="a Hugging Face folder, or a name on the hub")
-    made.add_argument("out", metavar="DIR", help="folder to write")
+    made.add_argument("out", metavar="DIR", type=_name, help="folder to write")
     return parser
 
 

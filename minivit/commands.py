@@ -17,7 +17,7 @@ from . import checkpoint, datasets, images, ops, plots, training
 from .autograd import no_grad
 from .config import ViTConfig, to_2tuple
 from .errors import FileError, MinivitError, shortened
-from .files import read_json, replacing, write_json
+from .files import read_json, replacing, writable_folder, write_json
 from .hub import find
 from .recipes import PHOTO_SIZE, recipe
 from .vit import ViTForImageClassification, ViTForMaskedImageModeling, ViTModel
@@ -88,6 +88,7 @@ def evaluate(source, data, out=None, *, strict=False):
     out: folder for the picture; None takes `source`.
     """
     model, pictures = _load(source)
+    out = _folder(source if out is None else out)
     _, test_set = _data(data, model.config.image_size, strict)
     _check_channels("evaluate", model.config, test_set)
     own = list(model.config.id2label.values())
@@ -104,7 +105,7 @@ def evaluate(source, data, out=None, *, strict=False):
     print(f"accuracy {measured.accuracy:.2%} on {len(test_set)} pictures, loss {measured.loss:.4f}\n")
     _print_classes(measured.confusion, test_set.class_names)
     figure = plots.confusion(measured.confusion, test_set.class_names)
-    _save(figure, Path(out or source) / "confusion.png")
+    _save(figure, out / "confusion.png")
 
 
 def predict(source, photos, *, top=3, invert=False):
@@ -179,7 +180,8 @@ def _fit(model, chosen, train_set, test_set, out, seed, resume, preprocessor=Non
         _check_same(out, model.fields())
     else:
         made = checkpoint.preprocessor(config.image_size, mean, std, config.num_channels)
-        _describe(_new_folder(out), model.fields(), preprocessor or made)
+        _new_folder(out, hint="choose another folder; or go on with a training by --resume.")
+        _describe(out, model.fields(), preprocessor or made)
     painting = isinstance(model, ViTForMaskedImageModeling)
     print(f"{type(model).__name__} of {model.num_parameters():,} parameters, {len(train_set)} pictures to learn from")
     history = chosen.fit(
@@ -210,15 +212,20 @@ def paint(model, pixel_values, labels, rng):
     return model(pixel_values, hidden).loss, None
 
 
-def _new_folder(out):
+def _folder(out):
+    """The folder as a Path. One that is there is tried now, since there is long work before anything is written."""
+    return writable_folder(out) if Path(out).exists() else Path(out)
+
+
+def _new_folder(out, hint="choose another folder."):
     """The folder as a Path, refused where it holds weights already."""
-    out = Path(out)
+    out = _folder(out)
     for name in (checkpoint.STATE, checkpoint.WEIGHTS, checkpoint.INDEX):
         if (out / name).exists():
             raise FileError(
                 out,
                 f"holds a model already ({name}).",
-                hint="choose another folder; or go on with a training by --resume.",
+                hint=hint,
             )
     return out
 
@@ -309,7 +316,8 @@ def _print_classes(confusion, names):
 
 def _save(figure, path):
     try:
-        with replacing(path) as (temporary,):
+        with replacing(path) as (temporary,), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph")  # a class name in letters that the font lacks is drawn as boxes
             figure.savefig(temporary, format="png", dpi="figure")
     finally:
         plt.close(figure)

@@ -51,7 +51,7 @@ def find(name):
             ),
             errors.LocalEntryNotFoundError: (
                 f"there is no such folder, and no such model in the cache; {hub} did not give it: {reason}",
-                f"{connect}; once downloaded, a model is found without the network.",
+                f"check the spelling; {connect}; once downloaded, a model is found without the network.",
             ),
             Exception: (
                 f"cannot be downloaded from {hub}: {reason}",

@@ -91,22 +91,22 @@ def finetuning():
 
 
 MEASURE = """
-import resource, sys, time
-import numpy as np
+import sys, time
 from minivit import vit
+from tests.benchmarks.worker import peak_memory
 start = time.perf_counter()
 model = vit.ViTForImageClassification.from_pretrained(sys.argv[1])
 loaded = time.perf_counter() - start
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+peak = peak_memory()
 start = time.perf_counter()
 model.save_pretrained(sys.argv[2])
 saved = time.perf_counter() - start
-print(loaded, peak * 1024, saved, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(loaded, peak or "nan", saved, peak_memory() or "nan")
 """
 
 
 def checkpoint():
-    """Base/16, 346 MB: seconds to load and save, and the peak memory of a process that does it (Linux and macOS)."""
+    """Base/16, 346 MB: seconds to load and save, and the peak memory of a process that does it (NaN on Windows)."""
     with tempfile.TemporaryDirectory() as folder:
         first, second = str(Path(folder, "first")), str(Path(folder, "second"))
         ViTForImageClassification(ViTConfig.base(num_labels=1000)).save_pretrained(first)

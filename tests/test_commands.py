@@ -144,7 +144,8 @@ def test_photos_are_learned_and_a_broken_one_is_named(photos, tmp_path, capsys):
     assert code == 0
     assert re.search(r"note: (.|\n)*broken.jpg", printed) and "test accuracy 100.00%" in printed
     code, printed, _ = run(capsys, "predict", tmp_path / "colours", photos / "blue" / "0.png", "--top", 1)
-    assert printed.split() == [str(photos / "blue" / "0.png"), printed.split()[1], "blue"]
+    path, answer = printed.splitlines()
+    assert path == str(photos / "blue" / "0.png") and answer.split()[1:] == ["blue"]
     refused(capsys, *command, "--out", tmp_path / "strict", "--strict", match="broken.jpg")
     assert not (tmp_path / "strict").exists()
     refused(
@@ -250,6 +251,39 @@ def test_export_and_import_check_the_weights(trained, tmp_path, capsys):
     refused(capsys, "export", tmp_path / "odd", tmp_path / "hf", match="the weights do not fit the model")
     refused(capsys, "import", tmp_path / "odd", tmp_path / "back", match="the weights do not fit the model")
     assert not (tmp_path / "hf").exists() and not (tmp_path / "back").exists()
+
+
+def test_a_file_in_the_way_is_found_before_the_work(trained, tmp_path, capsys):
+    taken = tmp_path / "taken"
+    taken.write_text("mine")
+    for command in (
+        ("train", "digits", "--out", taken),
+        ("finetune", trained, "digits", "--out", taken),
+        ("evaluate", trained, "digits", "--out", taken),
+        ("export", trained, taken),
+        ("import", trained, taken),
+        ("exercise", "6", "--out", taken),
+    ):
+        code, printed, message = run(capsys, *command)
+        assert code == 2 and "taken: a file is in the way of this folder." in message
+        assert "accuracy" not in printed and "epoch" not in printed
+    assert taken.read_text() == "mine"
+
+
+def test_only_a_training_is_told_that_it_may_go_on(trained, tmp_path, capsys):
+    for command in (("export", trained, trained), ("import", trained, trained)):
+        assert "--resume" not in run(capsys, *command)[2]
+
+
+def test_class_names_in_letters_that_the_font_lacks(trained, tmp_path, capsys):
+    for name in ("\u732b", "$x^$"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for green in range(2):
+            Image.new("RGB", (8, 8), (len(name) * 50, green, 0)).save(tmp_path / "photos" / name / f"{green}.png")
+    sizes = ("--image-size", 8, "--patch-size", 4, "--epochs", 1)
+    assert run(capsys, "train", tmp_path / "photos", *sizes, "--out", tmp_path / "model")[0] == 0
+    code, _, message = run(capsys, "evaluate", tmp_path / "model", tmp_path / "photos")
+    assert code == 0 and not message and (tmp_path / "model" / "confusion.png").exists()
 
 
 def test_the_digits_may_be_trained_into_a_folder_of_their_name(tmp_path, monkeypatch, capsys):

@@ -1,6 +1,6 @@
 """The gradient check: it passes every op of minivit, and it finds what is wrong with a wrong one."""
 
-import operator
+import functools
 import re
 
 import numpy as np
@@ -197,7 +197,9 @@ def test_arguments_are_named_after_the_function_or_counted(rng):
     assert [c.argument for c in compare(ops.multiply, x, y)] == ["x", "y"]
     assert [c.argument for c in compare(lambda *tensors: tensors[0] * tensors[1], x, y)] == ["input 0", "input 1"]
     assert [c.argument for c in compare(lambda x, *_: x + y, x, y)] == ["x", "input 1"]
-    assert [c.argument for c in compare(operator.methodcaller("tanh"), x)] == ["input 0"]  # it has no signature
+    tanh = functools.partial(ops.tanh)
+    tanh.__signature__ = 0  # one that cannot be read
+    assert [c.argument for c in compare(tanh, x)] == ["input 0"]
     assert [c.argument for c in compare(ops.multiply, x, y, directions=2)] == ["all 2 inputs"]
 
 

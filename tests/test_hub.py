@@ -279,12 +279,12 @@ def test_a_model_in_the_cache_needs_no_hub(online, client, hub):
     new = found.pop("tiny/new")
     assert found == cached
     assert new.startswith("FileError tiny/new: there is no such folder, and no such model in the cache")
-    assert "hint: unset HF_HUB_OFFLINE" in new
+    assert "hint: check the spelling; unset HF_HUB_OFFLINE" in new
 
     found = client("tiny/vit", "tiny/new")
     assert found["tiny/vit"] == online["tiny/vit"]
     assert found["tiny/new"].startswith("FileError tiny/new: there is no such folder, and no such model in the cache")
-    assert "hint: look at the network, and at HF_ENDPOINT" in found["tiny/new"]
+    assert "hint: check the spelling; look at the network, and at HF_ENDPOINT" in found["tiny/new"]
 
 
 def test_what_goes_wrong_in_a_download_is_one_message(monkeypatch):

@@ -213,6 +213,12 @@ def test_the_patch_that_asks_is_outlined_on_a_wide_photo():
     assert (outline.get_xy(), outline.get_width(), outline.get_height()) == ((20, 10), 20, 10)
 
 
+def test_a_class_name_with_dollars_is_no_formula():
+    figure = plots.confusion(np.eye(2), ["$x^$", "$5-$10"])
+    drawn(figure)
+    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == [r"\$x^\$", r"\$5-\$10"]
+
+
 def test_a_grey_photo_is_as_bright_as_the_photo():
     shown = plots.patch_grid(np.full((8, 12), 100, np.uint8), 4).axes[0].images[0]
     assert shown.to_rgba(shown.get_array(), bytes=True)[..., :3].max() == 100

@@ -61,7 +61,9 @@ def test_the_table_has_every_stage_with_its_shape(walked):
 
 
 def test_what_is_printed_is_ascii_and_fits_a_projector(walked):
-    _, text = walked
+    paths, text = walked
+    for folder in (paths[0].parent, images.photo("coffee.jpg").parent):  # the user's, in any letters
+        text = text.replace(str(folder), "")
     assert text.isascii()
     assert max(len(line) for line in text.splitlines() if "  " in line and "photo " not in line) <= 110
 

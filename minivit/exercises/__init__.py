@@ -9,7 +9,7 @@ import types
 from pathlib import Path
 
 from ..errors import FileError, MinivitError
-from ..files import replacing
+from ..files import replacing, writable_folder
 
 _BEGIN_TO_END = re.compile(r"^( *)# your code: begin\n.*?# your code: end$", re.M | re.S)
 _TO_DO = re.compile(r"^ *\.\.\. *# your code here", re.M)
@@ -34,7 +34,7 @@ def stub(number):
 def write_stub(number, out):
     """Write the learner's file out/exercise_NN.py. Returns its path. FileError if there is such a file already."""
     text = stub(number)
-    path = Path(out) / f"exercise_{int(number):02d}.py"
+    path = writable_folder(out) / f"exercise_{int(number):02d}.py"
     if path.exists():
         raise FileError(
             path, "is there already, and is kept.", hint=f"grade it with minivit check {path}, or give another --out."
@@ -62,7 +62,7 @@ def grade(path):
             path,
             "is not an exercise.",
             rule='an exercise has a line "# minivit exercise NN", with its number.',
-            hint="minivit exercise NN writes one; keep its first line.",
+            hint="minivit exercise NN writes one; keep its first line, and save the file as UTF-8.",
         )
     name = f"exercise {int(marker[1]):02d}"
     graded = _path(marker[1])
