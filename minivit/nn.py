@@ -288,7 +288,7 @@ class PixelShuffle(Module):
     """Channels to pixels, the way back from patches: (B, C * r * r, h, w) -> (B, C, h * r, w * r), r = upscale_factor.
 
     Channel c * r * r + i * r + j becomes pixel (i, j) of channel c in each r x r square.
-    Source: Shi et al. 2016, section 3.2; as torch.nn.PixelShuffle.
+    Source: Shi et al. 2016, section 2.2; as torch.nn.PixelShuffle.
     """
 
     def __init__(self, upscale_factor):

@@ -1,7 +1,7 @@
 """The numbers of training, measured: `python -m tests.benchmark_training [digits] [finetuning] [checkpoint]`.
 
-Not a test: it takes minutes, and asserts nothing. Accuracies do not depend on the machine (but for the last digits of
-its matrix products), times do: they are medians, with the smallest and largest.
+Not a test: it takes minutes, and asserts nothing. Accuracies depend on the machine by a few answers at most, through
+the last bits of its matrix products; times do wholly: they are medians, with the smallest and largest.
 """
 
 import dataclasses

@@ -246,8 +246,3 @@ def test_random_affine_refuses_a_strength_below_0(name, value):
 def test_affine_refuses_another_rank():
     with pytest.raises(ShapeError, match=r"affine: x has the shape \(3, 7, 6\)"):
         affine(batch()[0])
-
-
-def test_half_of_the_pictures_are_flipped():
-    x = np.arange(2, dtype=np.float32).reshape(1, 1, 1, 2).repeat(4000, 0)
-    assert (random_flip(x, np.random.default_rng(0))[:, 0, 0, 0] == 1).mean() == pytest.approx(0.5, abs=0.03)

@@ -323,3 +323,51 @@ def test_a_model_without_names_of_classes_is_evaluated(tmp_path, capsys):
     config = vit.ViTConfig(8, 1, 2, 8, image_size=8, patch_size=4, num_channels=1, num_labels=10)
     vit.ViTForImageClassification(config).save_pretrained(tmp_path)
     assert "on 899 pictures" in run(capsys, "evaluate", tmp_path, "digits")[1]
+
+
+def test_the_scaling_of_a_model_s_pictures_goes_with_it(tmp_path, capsys, monkeypatch):
+    """From a folder of transformers with ImageNet's mean and std: import, predict, evaluate, finetune scale by it."""
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    colours = {"bright": (200, 100, 50), "dark": (30, 60, 90)}
+    for name, colour in colours.items():
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(3):
+            Image.new("RGB", (8, 8 + number), colour).save(tmp_path / "photos" / name / f"{number}.png")
+    config = vit.ViTConfig(8, 1, 2, 8, image_size=8, patch_size=4, id2label=dict(enumerate(sorted(colours))))
+    model = vit.ViTForImageClassification(config)
+    model.save_pretrained(tmp_path / "hf", checkpoint.preprocessor(8, mean, std, 3))
+    seen, forward = [], vit.ViTForImageClassification.forward
+
+    def watched(self, pixel_values, *args, **kwargs):
+        if not self.training:
+            seen.append(pixel_values)
+        return forward(self, pixel_values, *args, **kwargs)
+
+    monkeypatch.setattr(vit.ViTForImageClassification, "forward", watched)
+    expected = np.unique([(np.array(colour) / 255 - mean) / std for colour in colours.values()], axis=0)  # (2, C)
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    for command in (
+        ("import", tmp_path / "hf", tmp_path / "model"),
+        ("predict", tmp_path / "model", photos / "bright" / "0.png", photos / "dark" / "0.png"),
+        ("evaluate", tmp_path / "model", photos),
+        ("finetune", tmp_path / "model", photos, "--epochs", 1, "--out", out),
+    ):
+        assert run(capsys, *command)[0] == 0
+        if command[0] != "import":
+            values = np.concatenate(seen)  # (B, C, H, W), each picture of one colour
+            assert np.ptp(values, axis=(2, 3)).max() < 1e-6
+            np.testing.assert_allclose(np.unique(values[:, :, 0, 0], axis=0), expected, atol=1e-5)
+        seen.clear()
+    for folder in (tmp_path / "model", out):
+        kept = checkpoint.read_preprocessor(folder)
+        assert (kept["image_mean"], kept["image_std"], kept["size"]) == (mean, std, {"height": 8, "width": 8})
+
+
+def test_the_table_by_class(capsys):
+    commands._print_classes(np.array([[3, 1], [2, 4]]), ["ant", "bee"])
+    table = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert table == [
+        ["class", "pictures", "found", "right"],
+        ["ant", "4", "75.0%", "60.0%"],
+        ["bee", "6", "66.7%", "80.0%"],
+    ]

@@ -30,6 +30,10 @@ def golden():
     return model, pixels, output
 
 
+def test_the_mask_token_starts_at_zero():
+    assert not ViTForMaskedImageModeling(small()).vit.embeddings.mask_token.data.any()
+
+
 def test_golden_loss_and_reconstruction(golden):
     model, pixels, output = golden
     # transformers adds 1e-5 to the number of hidden pixels in float32, which rounds it in the eighth digit

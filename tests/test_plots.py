@@ -227,3 +227,33 @@ def test_a_grey_photo_is_as_bright_as_the_photo():
 def test_the_number_of_a_patch_stands_in_its_middle():
     ax = plots.patch_grid(np.zeros((8, 12, 3), np.uint8), 4, [5]).axes[0]
     assert ax.texts[0].get_position() == (6, 6)
+
+
+def test_confusion_shows_each_count_in_the_row_of_its_label():
+    counts = np.array([[3, 1, 0], [2, 4, 0], [0, 0, 0]])
+    figure = plots.confusion(counts, ["ant", "bee", "cat"])
+    drawn(figure)
+    panel = figure.axes[0]
+    shown = {text.get_position(): text.get_text() for text in panel.texts}
+    assert shown == {(0, 0): "3", (1, 0): "1", (0, 1): "2", (1, 1): "4"}  # (prediction, label)
+    assert (panel.get_xlabel(), panel.get_ylabel()) == ("prediction", "label")
+    np.testing.assert_allclose(panel.images[0].get_array(), [[0.75, 0.25, 0], [1 / 3, 2 / 3, 0], [0, 0, 0]])
+    assert panel.get_title() == "7 of 10 right: 70.00%"
+    for ticks in (panel.get_xticklabels(), panel.get_yticklabels()):
+        assert [tick.get_text() for tick in ticks] == ["ant", "bee", "cat"]
+
+
+def test_training_curves_show_the_history():
+    rows = [(1, 2.0, 0.25, 2.5, 0.125), (2, 1.0, 0.5, 1.5, 0.25), (3, 0.5, 0.75, 1.25, 0.5)]
+    names = ("epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
+    history = [dict(zip(names, row, strict=True)) for row in rows]
+    figure = plots.training_curves(history)
+    drawn(figure)
+    for panel, name in zip(figure.axes, ("loss", "accuracy"), strict=True):
+        assert panel.get_title() == name
+        for line, part in zip(panel.lines, ("train", "test"), strict=True):
+            np.testing.assert_array_equal(line.get_xdata(), [1, 2, 3])
+            np.testing.assert_array_equal(line.get_ydata(), [row[f"{part}_{name}"] for row in history])
+            assert line.get_label() == f"{part}: {history[-1][f'{part}_{name}']:.4f} in the end"
+    without = plots.training_curves([{"epoch": 1, "train_loss": 2.0, "train_accuracy": None}]).axes
+    assert [panel.get_title() for panel in without] == ["loss"] and len(without[0].lines) == 1

@@ -320,6 +320,9 @@ def test_a_resume_with_other_settings_or_data_is_refused(tmp_path):
         ({}, data(24), "examples: 23 then, 24 now"),
         ({}, data(seed=5), r"labels: \d+ then, \d+ now"),
         ({"average": None}, data(), "average: 0.9 then, None now"),
+        ({"label_smoothing": 0.2}, data(), "label_smoothing: 0.1 then, 0.2 now"),
+        ({"max_norm": None}, data(), "max_norm: 1.0 then, None now"),
+        ({"schedule": optim.warmup_cosine(5, 2)}, data(), r"schedule: \[.* then, \[.* now"),
     ]:
         start = weights(other)
         with pytest.raises(FileError, match=rf"belongs to another training:\n    {message}"):
@@ -392,6 +395,15 @@ def test_the_model_ends_with_the_average_of_its_weights():
     state = settings["average"].state_dict()
     np.testing.assert_array_equal(averaged.parameters()[0].data, state["average.0"])
     assert (weights(plain) != weights(averaged)).any()
+
+
+def test_the_average_takes_the_weights_after_each_step():
+    plain, averaged = Classifier(), Classifier()
+    start = weights(plain)
+    for model, average in ((plain, None), (averaged, optim.ExponentialMovingAverage(averaged.parameters(), 0.9))):
+        training.fit(model, data(5), **options(model, epochs=1, average=average))
+    expected = start + 0.9 * (weights(plain) - start)  # the first update takes nine tenths
+    np.testing.assert_allclose(weights(averaged), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("epochs", "batch_size"), [(0, 5), (3, 0), (1.5, 5), (3, 2.5)])

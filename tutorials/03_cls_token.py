@@ -235,8 +235,8 @@ plt.show()
 #
 # First a thought. Attention is a mean too, with weights that are computed: a token's query meets the key of each token,
 # that makes a score, and the softmax turns the scores into weights. Give CLS a blind query, all zeros: every score is
-# 0, the softmax gives everybody the same, and what CLS takes is the plain mean. So CLS can do what the mean does. The
-# mean cannot do what CLS does: look at one patch and not at the others.
+# 0, the softmax gives everybody the same, and what CLS takes is the plain mean of all values, its own among them. So
+# CLS can do what the mean does. The mean by itself cannot do what CLS does: look at one patch and not at the others.
 
 # %%
 keys, values = (rng.standard_normal((7, 4)) for _ in range(2))  # (T, d) each
@@ -305,8 +305,8 @@ final = [accuracies[-1] for accuracies in digits.values()]
 assert min(final) > 0.8 and max(final) - min(final) < 0.06
 
 # %% [markdown]
-# All three work, even the corner! What is left between them is a few answers in a hundred, and mostly the luck of the
-# start. So "only `x[:, 0]`" is not a law of nature. Any token that attends to all others can stand for the image. CLS
+# All three work, even the corner! What is left between them is a few answers in a hundred. So "only `x[:, 0]`" is not a
+# law of nature. Any token that attends to all others can stand for the image. CLS
 # is the tidy choice, for it has no patch of its own to look after.
 #
 # ### Task two: a needle in a haystack
@@ -343,12 +343,12 @@ assert slow["CLS"][-1] > slow["mean"][-1] + 0.1
 assert fast["CLS"][-1] > 0.95 and fast["mean"][-1] > 0.9
 
 # %% [markdown]
-# Read the table slowly. At the small learning rate the mean is far behind CLS: in a mean over 16 patches, the one that
-# counts weighs a sixteenth. At a rate four times as large the mean gets there as well.
+# Read the table slowly. At the small learning rate the mean is far behind CLS. At a rate four times as large it gets
+# there as well.
 #
-# The paper tells the same story (Dosovitskiy et al. 2021, appendix D.3). Its first attempt with the mean did very
-# poorly. The reason was neither the missing token nor the mean: it wanted another learning rate. So which one? Each
-# is fine. The models that we load were trained with CLS, and so we read CLS.
+# The paper has a story like it (Dosovitskiy et al. 2021, appendix D.3). Its first attempt with the mean did very
+# poorly. The reason was neither the missing token nor the mean: it wanted another learning rate, there a smaller one.
+# So which one? Each is fine. The models that we load were trained with CLS, and so we read CLS.
 
 # %%
 figure, panels = plt.subplots(1, 3, figsize=(10, 3.6), dpi=100, layout="constrained", sharey=True)
@@ -367,7 +367,8 @@ plt.show()
 # ## Does CLS really look at the needle?
 #
 # We can ask it. Its row of the attention says how much it took from every token. No label ever told it where the
-# needle lies: it was only told which class.
+# needle lies: it was only told which class. And where the mean was read and learned the task, who looked then? The
+# patches themselves: many of them look at the needle, and their mean has what they saw.
 
 # %%
 pictures, _ = test.batch(slice(None))
@@ -379,6 +380,13 @@ share = row[np.arange(len(row)), needle].mean()
 print(f"CLS looks at the needle most of all in {found:.0%} of the images; chance would be {1 / 16:.0%}")
 print(f"of its attention, the needle gets {share:.0%}; an even share is {1 / 17:.0%}")
 assert found > 0.5 and share > 3 / 17
+
+with no_grad():
+    attention = trained["mean"].vit(pictures, output_attentions=True).attentions[0].data  # (B, h, q, k)
+asked = attention[:, :, 1:].mean(axis=(1, 2))  # (B, k): the patches ask, mean over them and the heads
+share = asked[np.arange(len(asked)), needle].mean()
+print(f"of what the patches look at, where their mean is read, the needle gets {share:.0%}")
+assert share > 2 / 17
 
 # %%
 figure, axes = plt.subplots(2, 6, figsize=(10, 3.9), dpi=100, layout="constrained")
@@ -404,7 +412,8 @@ plt.show()
 # - `expand` repeats it along the batch without a copy; backward sums its gradient over the batch.
 # - CLS starts empty and is filled by attention. After the last block the loss feels it alone, one block earlier all.
 # - `x[:, 0]` is a habit and not a law: mean and even the corner patch work on the digits.
-# - CLS picks the patch that matters; the mean dilutes it, and wants a larger learning rate to get as far.
+# - CLS picks the patch that matters. Where the mean is read, the patches must pick it, which took a larger learning
+#   rate here.
 #
 # ## Exercises
 #

@@ -396,7 +396,7 @@ plt.show()
 # ## Why start positions near zero?
 #
 # Tables start with a standard deviation of 0.02. Why not 1, or 10? A token is patch + position. If the position is
-# huge, the patch is a whisper beside it, and layer norm shrinks it further.
+# huge, the patch is a whisper beside it.
 #
 # And learning cannot repair it soon: a step of Adam moves a number by about the learning rate, however large the
 # number is. We start one unit wide, then ten, and look.
@@ -421,8 +421,8 @@ assert min(curves["learnable"][-1], curves["learnable, start 1"][-1]) > curves["
 
 # %% [markdown]
 # From 1 the task is learned as well: those positions are about as long as the patches, and both are heard. From 10 it
-# is not. All tables moved by about as much. For the first that is several times its size: the start is forgotten. For
-# the last it is less than a hundredth: it is still noise, and the model has to live with it. So near zero is not the
+# is not. The first table moved by several times its size: its start is forgotten. The last moved by less than a
+# hundredth: it is still noise, and the model has to live with it. So near zero is not the
 # only place to start from, but the safe one: whatever the length of the patches, they are heard.
 #
 # Could they start at exactly zero? Yes. Positions are alike then only until the first step, since different patches

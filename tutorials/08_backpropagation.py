@@ -306,8 +306,10 @@ for method in (walk_and_set, walk):
     assert x.grad == (3 if method is walk_and_set else 7)
 
 # %% [markdown]
-# There is a price. The gradient of a second `backward` is added to that of the first. In training you set
-# the gradients back before each step: that is what `zero_grad` is for.
+# There is a price. The gradient of the next forward pass is added to that of the first. In training you set the
+# gradients back before each step: that is what `zero_grad` is for. And one graph is walked once. A second walk would
+# find the gradients of the first in the inner tensors, and carry them down again. minivit frees a graph that it has
+# walked, and refuses a second `backward`.
 #
 # And there is a trap in NumPy. We wrote `grad = grad + gradient`, which makes a new array. `grad += gradient`
 # changes the array itself, and in `add` both parents got *the same* array.
@@ -365,8 +367,8 @@ for before, after in (((3, 1, 1), (3, 5, 4)), ((4,), (2, 3, 4)), ((), (2, 5)), (
     assert np.isclose(left, right, atol=1e-12)
 
 # %% [markdown]
-# And if you forget it? NumPy does not complain: a bias (1, 5) minus a gradient (3, 5) is an array (3, 5), and the
-# parameter has *grown* in the first step of training. minivit's engine does complain.
+# And if you forget it? NumPy does not complain about `p = p - g`: a bias (1, 5) minus a gradient (3, 5) is an array
+# (3, 5), and the parameter has *grown* in the first step of training. minivit's engine does complain.
 
 # %%
 @differentiable
@@ -689,7 +691,8 @@ assert not np.allclose(ops.softmax(scores, axis=0).data.sum(1), 1)
 # So we need both: the values against a plain version, and the gradients against finite differences.
 #
 # And a whole model? Not each number, but a few random directions through all of them together. Each costs
-# two forward passes, however many numbers there are. An error in any one of them shows, almost surely.
+# two forward passes, however many numbers there are. A mistake in a formula makes many numbers wrong, and shows. A
+# small error in one number of many may drown in the others, so each op is checked number by number before.
 
 # %%
 def whole_model(*tensors):
