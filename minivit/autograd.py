@@ -36,7 +36,7 @@ class Tensor:
     ...) are ops: see minivit/ops/__init__.py.
     """
 
-    __slots__ = ("__weakref__", "_node", "data", "grad", "requires_grad")
+    __slots__ = ("__weakref__", "_node", "_version", "data", "grad", "requires_grad")
     __array_ufunc__ = None  # so that array + tensor is left to Tensor.__radd__
 
     def __init__(self, data, requires_grad=False):
@@ -62,6 +62,7 @@ class Tensor:
         self.grad = None
         self.requires_grad = requires_grad
         self._node = None
+        self._version = 0  # how many steps of an optimiser have changed it
 
     shape = property(lambda self: self.data.shape)
     ndim = property(lambda self: self.data.ndim)
@@ -153,11 +154,16 @@ class Node:
     backward: dy -> the gradients of the array arguments; None once the graph is freed.
     """
 
-    __slots__ = ("backward", "dtype", "op", "parents", "retained", "shape")
+    __slots__ = ("backward", "dtype", "op", "parents", "retained", "shape", "versions")
 
     def __init__(self, op, value, parents, backward):
         self.op, self.shape, self.dtype = op, value.shape, value.dtype
         self.parents, self.backward, self.retained = parents, backward, None
+        self.versions = self.versions_now()
+
+    def versions_now(self):
+        """The versions of the leaves: backward needs their numbers as forward had them."""
+        return [parent._version for parent in self.parents if isinstance(parent, Tensor)]
 
 
 def is_grad_enabled():
@@ -257,6 +263,13 @@ def _walk(root, dy):
         retained = node.retained and node.retained()
         if retained is not None and dy is not None:
             _accumulate(retained, dy.copy())
+        if node.versions != node.versions_now():
+            raise GraphError(
+                node.op,
+                "a parameter was changed by an optimiser between forward and backward.",
+                rule="backward computes with the numbers that forward had.",
+                hint="in each step: forward, backward, then step(); of two losses, both backwards before the step.",
+            )
         gradients = [] if dy is None else _gradients(node, dy)
         for parent, gradient in zip(node.parents, gradients, strict=False):
             if gradient is None:

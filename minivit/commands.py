@@ -17,7 +17,7 @@ from . import checkpoint, datasets, images, ops, plots, training
 from .autograd import no_grad
 from .config import ViTConfig, to_2tuple
 from .errors import FileError, MinivitError, shortened
-from .files import read_json, replacing, writable_folder, write_json
+from .files import read_json, writable_folder, write_json
 from .hub import find
 from .recipes import PHOTO_SIZE, recipe
 from .vit import ViTForImageClassification, ViTForMaskedImageModeling, ViTModel
@@ -316,9 +316,7 @@ def _print_classes(confusion, names):
 
 def _save(figure, path):
     try:
-        with replacing(path) as (temporary,), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph")  # a class name in letters that the font lacks is drawn as boxes
-            figure.savefig(temporary, format="png", dpi="figure")
+        plots.save(figure, path)
     finally:
         plt.close(figure)
 

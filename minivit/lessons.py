@@ -9,7 +9,7 @@ from pathlib import Path
 
 from . import images
 from .errors import FileError, MinivitError
-from .files import replacing, writable_folder
+from .files import writable_folder
 
 
 @dataclass
@@ -83,13 +83,14 @@ def _figures(number, out, paths):
     """Inside, plt.show() saves the figures that are open, and closes them; with out=None it shows them as ever."""
     import matplotlib.pyplot as plt
 
+    from . import plots
+
     show = plt.show
 
     def save():
         for figure in map(plt.figure, plt.get_fignums()):
             path = out / f"{number}_{figure.get_label() or f'figure{len(paths) + 1}'}.png"
-            with replacing(path) as (temporary,):
-                figure.savefig(temporary, format="png", dpi="figure")
+            plots.save(figure, path)
             paths.append(path)
         plt.close("all")
 

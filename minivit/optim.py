@@ -68,6 +68,7 @@ class _Optimizer(_Stateful):
             if parameter.grad is not None:
                 parameter.data = np.asarray(parameter.data)  # of rank 0, p.data * 2 is a number, not to be written to
                 yield number, parameter
+                parameter._version += 1
 
 
 class SGD(_Optimizer):

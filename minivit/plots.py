@@ -1,6 +1,6 @@
 """Every figure, one function each: numbers in, a matplotlib Figure out.
 
-A figure is 1000 pixels wide and belongs to pyplot: a lesson ends in plt.show(), a program in figure.savefig(path) and
+A figure is 1000 pixels wide and belongs to pyplot: a lesson ends in plt.show(), a program in save(figure, path) and
 plt.close(figure). Magnitudes are drawn in viridis, signed numbers in RdBu_r with white at 0.
 
 Wherever an image is wanted, it is a path, a PIL image or a uint8 array (H, W), (H, W, 1) or (H, W, 3); what a model saw
@@ -9,6 +9,8 @@ Patches are numbered 1 to N, row by row from the top left, as the tokens behind 
 """
 
 import math
+import warnings
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -18,9 +20,17 @@ from matplotlib.patheffects import withStroke
 from . import images
 from .config import to_2tuple
 from .errors import ShapeError
+from .files import replacing
 
 MAGNITUDE, SIGNED = "viridis", "RdBu_r"
 OUTLINE = "#ff3fa4"  # a pink that neither of the two holds
+
+
+def save(figure, path):
+    """Write the figure as a PNG, 1000 pixels wide. The file is whole, or as it was before. Raises FileError."""
+    with replacing(Path(path)) as (temporary,), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a name in letters that the font lacks is drawn as boxes
+        figure.savefig(temporary, format="png", dpi="figure")
 
 
 def patch_grid(image, patch_size, patches=9):

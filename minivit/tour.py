@@ -13,7 +13,7 @@ import numpy as np
 from . import images, ops, plots
 from .autograd import Tensor
 from .errors import shortened
-from .files import replacing, writable_folder
+from .files import writable_folder
 from .gradcheck import GradientError, compare
 from .vit import ViTConfig, ViTForImageClassification
 
@@ -164,8 +164,7 @@ def _draw(out, model, pixel_values, attentions):
         for (subject, figure), path in zip(figures, paths, strict=True):
             if subject:
                 figure.suptitle(f"{subject}, untrained: the weights are random")
-            with replacing(path) as (temporary,):
-                figure.savefig(temporary, format="png", dpi="figure")
+            plots.save(figure, path)
     finally:
         for _, figure in figures:
             plt.close(figure)

@@ -178,9 +178,10 @@ def fit(
                 saved = time.perf_counter()
             if interrupted.is_set() and run.epoch < epochs:
                 run.stop(checkpoint, epochs)
-    with run.averaged():
-        weights = model.state_dict()
-    model.load_state_dict(weights, assign=True)
+    if average is not None:
+        with average.applied():
+            weights = model.state_dict()
+        model.load_state_dict(weights, assign=True)
     return run.history
 
 

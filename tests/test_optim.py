@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from minivit import Tensor, nn, threads
-from minivit.errors import MinivitError, ShapeError
+from minivit.errors import GraphError, MinivitError, ShapeError
 from minivit.nn import Parameter
 from minivit.optim import SGD, AdamW, ExponentialMovingAverage, clip_grad_norm, warmup_cosine
 from minivit.vit import ViTConfig, ViTForImageClassification
@@ -153,6 +153,17 @@ class TestStep:
         make([scalar])
         optimizer.step()
         assert isinstance(scalar.data, np.ndarray) and scalar.data == same.data
+
+    @pytest.mark.parametrize(("make", "name"), MAKERS)
+    def test_a_step_between_forward_and_backward_is_refused(self, make, name):
+        w = parameter(3)
+        optimizer = make([w])
+        early, late = (w * w).sum(), (w * 2).sum()
+        early.backward()
+        optimizer.step()
+        with pytest.raises(GraphError, match=r"multiply: a parameter was changed(?s:.*)forward, backward, then step"):
+            late.backward()
+        (w * 2).sum().backward()  # after the step, all is well
 
     @pytest.mark.parametrize(("make", "name"), MAKERS)
     def test_temporaries_are_small(self, make, name):

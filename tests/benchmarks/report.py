@@ -16,7 +16,8 @@ NOTE = """Times are medians over rounds in which the peers take turns, each in a
 quartiles. A ratio is the median of the rounds' ratios: below 1, minivit is faster. Peak is the most memory the
 process held, of which it held the baseline after its imports. Before anything was timed, the peers had given the
 same results from the same weights: "apart" is the largest difference, relative to the largest number. The notebook's
-"torch eager" is naive attention in einsum; dropout is 0 everywhere; all is float32."""
+"torch eager" is naive attention in einsum; dropout is 0 everywhere; all is float32. Beside other programs, times of a
+few milliseconds are noise: a forward pass may seem longer than forward and backward."""
 
 
 def machine():
