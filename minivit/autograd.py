@@ -53,10 +53,10 @@ class Tensor:
                 rule="only float32 and float64 numbers have gradients.",
                 hint="convert first: np.asarray(data, dtype=np.float32).",
             )
-        if isinstance(data, (list, tuple)) and is_grad_enabled() and any(_origin(x) is not None for x in data):
+        if isinstance(data, (list, tuple)) and not requires_grad and is_grad_enabled() and any(map(_waits, data)):
             warnings.warn(
                 "a list of tensors gives their numbers, through which no gradient comes back.\n"
-                "  hint: ops.concatenate([t.reshape(1) for t in tensors]); where no gradient is wanted, take t.item().",
+                "  hint: ops.concatenate([t[None] for t in tensors]); where no gradient is wanted, take t.detach().",
                 stacklevel=2,
             )
         self.grad = None
@@ -253,16 +253,16 @@ def _origin(x):
     return None
 
 
+def _waits(x):
+    """Whether a backward() may still come through x: a leaf that is learned, or a tensor whose graph is not freed."""
+    origin = _origin(x)
+    return origin is not None and (isinstance(origin, Tensor) or origin.backward is not None)
+
+
 def _walk(root, dy):
     """Carry dy from root back to the leaves: every node once, after all that use it, freed as soon as it was used."""
     order = _topological_order(root)
-    pending = {root: (dy, False)}  # node -> its gradient so far, and whether that array is ours to add to
-    while order:
-        node = order.pop()
-        dy, _ = pending.pop(node, (None, False))
-        retained = node.retained and node.retained()
-        if retained is not None and dy is not None:
-            _accumulate(retained, dy.copy())
+    for node in order:
         if node.versions != node.versions_now():
             raise GraphError(
                 node.op,
@@ -270,6 +270,13 @@ def _walk(root, dy):
                 rule="backward computes with the numbers that forward had.",
                 hint="in each step: forward, backward, then step(); of two losses, both backwards before the step.",
             )
+    pending = {root: (dy, False)}  # node -> its gradient so far, and whether that array is ours to add to
+    while order:
+        node = order.pop()
+        dy, _ = pending.pop(node, (None, False))
+        retained = node.retained and node.retained()
+        if retained is not None and dy is not None:
+            _accumulate(retained, dy.copy())
         gradients = [] if dy is None else _gradients(node, dy)
         for parent, gradient in zip(node.parents, gradients, strict=False):
             if gradient is None:

@@ -84,9 +84,9 @@ def compare(fn, *inputs, eps=1e-6, rtol=1e-5, atol=1e-7, rng=0, directions=None)
         if _changed([*(t for _, t in checked), value], before):
             raise MinivitError(
                 "gradcheck",
-                "backward changed an input or the output of fn.",
+                f"backward changed an input or the output of {getattr(fn, '__name__', 'fn')}.",
                 rule="what forward saved, others may use, too.",
-                hint="y * dy makes a new array, y *= dy does not.",
+                hint="make a new array: y * dy, and not y *= dy.",
             )
 
         def loss():

@@ -112,13 +112,14 @@ def fit(
     the parameters, which then are what is tested and what the model ends with; verbose: print a line for each epoch
     (see progress.py).
     checkpoint: path of the training state (.npz), with history.csv beside it; written after each epoch that ends
-    SAVE_EVERY seconds after the last time, and in the end. resume: go on from that file, bit for bit as if
-    it had never stopped, its random numbers included; refused for another model, other data or other settings.
+    SAVE_EVERY seconds after the last time, and in the end. resume: go on from that file, bit for bit as if it had never
+    stopped, with the generators that are attributes of the model's modules; refused for another model, other data or
+    other settings.
     The history is a list with a dict for each epoch: epoch, lr, train_loss, train_accuracy, test_loss, test_accuracy,
     seconds. Ctrl-C finishes the step, saves and raises Interrupted. A loss that is not finite raises MinivitError.
     """
-    check_whole("fit", "epochs", epochs, most=2**31)
-    check_whole("fit", "batch_size", batch_size, most=2**31)
+    check_whole("fit", "epochs", epochs, most=math.inf)
+    check_whole("fit", "batch_size", batch_size, most=math.inf)
     if not len(train):
         raise MinivitError("fit", "there are no examples to learn from.")
     if not {id(p) for p in optimizer.parameters} <= {id(p) for p in model.parameters()}:
@@ -240,6 +241,10 @@ class _Run:
     def _restore(self, path, arrays, meta):
         then, now = meta["settings"], self.settings
         differ = [f"{name}: {then.get(name)} then, {now[name]} now" for name in now if then.get(name) != now[name]]
+        drawn = [state["bit_generator"] for state in meta["generators"]]
+        own = [type(rng.bit_generator).__name__ for rng in self._generators()]
+        if drawn != own:
+            differ.append(f"generators of the model's modules, and fit's: {drawn} then, {own} now")
         if differ:
             raise FileError(
                 path,
@@ -247,8 +252,8 @@ class _Run:
                 rule="a resumed training has the same model, data and settings as the one that was stopped.",
                 hint="give the options of the first run, or start anew in another folder.",
             )
-        if len(meta["generators"]) != len(self._generators()) or not isinstance(meta["history"], list):
-            raise TypeError("generators or history")
+        if not isinstance(meta["history"], list):
+            raise TypeError("history")
         order = arrays.get("run/order")
         if order is not None and sorted(order) != list(range(self.settings["examples"])):
             raise TypeError("order")

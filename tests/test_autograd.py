@@ -397,13 +397,17 @@ def test_a_parameter_that_was_given_whole_numbers_gets_no_gradient_cut_to_whole_
 def test_a_list_of_tensors_warns_where_a_gradient_is_lost():
     x = leaf(1.0)
     with pytest.warns(UserWarning, match="a list of tensors gives their numbers(?s:.*)ops.concatenate") as warned:
-        assert not Tensor([x * 2, 3.0]).requires_grad
+        y = x * 2
+        assert not Tensor([y, 3.0]).requires_grad
     assert warned[0].filename == __file__
     with pytest.warns(UserWarning, match="a list of tensors"):
         leaf([1.0, 2.0]) * [x, x]
     with no_grad():
         Tensor([x, x])
     Tensor([Tensor(1.0), 2.0])
+    Tensor([x, x], requires_grad=True)  # a new leaf is what is wanted
+    y.backward()
+    Tensor([y])  # its gradient has come back
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint8, bool, np.float16])

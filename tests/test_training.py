@@ -330,6 +330,17 @@ def test_a_resume_with_other_settings_or_data_is_refused(tmp_path):
         np.testing.assert_array_equal(weights(other), start)
 
 
+def test_a_resume_with_other_generators_is_refused(tmp_path):
+    path, model, other = tmp_path / "training.npz", Classifier(), Classifier()
+    training.fit(model, data(), **options(model, epochs=1, checkpoint=path))
+    other.noise = np.random.Generator(np.random.Philox(0))
+    before = weights(other)
+    message = r"belongs to another training:\n    generators .*\['PCG64', 'PCG64'\] then, .*'Philox'.* now"
+    with pytest.raises(FileError, match=message):
+        training.fit(other, data(), **options(other, epochs=1, checkpoint=path, resume=True))
+    np.testing.assert_array_equal(weights(other), before)
+
+
 def test_a_resume_with_another_model_is_refused(tmp_path):
     model, path = Classifier(), tmp_path / "training.npz"
     training.fit(model, data(), **options(model, epochs=1, checkpoint=path))
@@ -456,7 +467,7 @@ def test_a_training_that_is_not_verbose_is_silent(live, monkeypatch, capsys):
     [
         lambda arrays, meta: arrays.pop("run/sums"),
         lambda arrays, meta: meta.pop("lr"),
-        lambda arrays, meta: meta.update(generators=[]),
+        lambda arrays, meta: meta.update(generators=None),
         lambda arrays, meta: meta.update(history=3),
         lambda arrays, meta: meta.update(settings=[]),
         lambda arrays, meta: arrays.update({"run/order": np.arange(5)}),

@@ -422,8 +422,8 @@ assert min(curves["learnable"][-1], curves["learnable, start 1"][-1]) > curves["
 # %% [markdown]
 # From 1 the task is learned as well: those positions are about as long as the patches, and both are heard. From 10 it
 # is not. The first table moved by several times its size: its start is forgotten. The last moved by less than a
-# hundredth: it is still noise, and the model has to live with it. So near zero is not the
-# only place to start from, but the safe one: whatever the length of the patches, they are heard.
+# hundredth: it is still noise, and the model has to live with it. So near zero is not the only place to start from,
+# but the safe one: whatever the length of the patches, they are heard.
 #
 # Could they start at exactly zero? Yes. Positions are alike then only until the first step, since different patches
 # stand on them and send different gradients.

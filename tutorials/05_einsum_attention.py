@@ -179,8 +179,8 @@ assert scaled_slope.max() < 1.3 * scaled_slope.min()
 
 # %% [markdown]
 # Read the last column but one from top to bottom. A small head can live without the scale, and up to d = 64 it even
-# has the larger gradient. Then it falls, and at 1024 almost nothing is left. With the scale, the head size makes hardly
-# any difference.
+# has the larger gradient. But from 16 on it falls, and at 1024 almost nothing is left. With the scale, the head size
+# makes hardly any difference.
 
 # %%
 figure, axes = plt.subplots(1, 3, figsize=(10, 3.6), dpi=100, layout="constrained")

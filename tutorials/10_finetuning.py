@@ -274,10 +274,10 @@ for way, accuracies in results.items():
 assert photo_body.keys() == body.keys()  # the same body, other numbers in it
 
 # %% [markdown]
-# What did *your* photo do? With the cat, such a body was ahead of from scratch with each seed that we tried, by
-# a quarter of the lead that the digits gave at least, and once, in the run above, by a little more than all of it.
-# Yet it has never seen a digit. So a good part of what is carried over is not "digits". It is more general: which
-# patch lies beside which, where an edge runs.
+# What did *your* photo do? With the cat, such a body was ahead of from scratch with each seed that we tried, by at
+# least a quarter of the lead that the digits gave, and once, with this seed, by a little more than all of it. Yet it
+# has never seen a digit. So a good part of what is carried over is not "digits". It is more general: which patch lies
+# beside which, where an edge runs.
 # That fits what was found in convolutional networks: one photo, augmented strongly, is enough to learn their
 # first layers (Asano, Rupprecht and Vedaldi 2020).
 #
