@@ -306,8 +306,8 @@ assert min(final) > 0.8 and max(final) - min(final) < 0.06
 
 # %% [markdown]
 # All three work, even the corner! What is left between them is a few answers in a hundred. So "only `x[:, 0]`" is not a
-# law of nature. Any token that attends to all others can stand for the image. CLS
-# is the tidy choice, for it has no patch of its own to look after.
+# law of nature. Any token that attends to all others can stand for the image. CLS is the tidy choice, for it has no
+# patch of its own to look after.
 #
 # ### Task two: a needle in a haystack
 #
