@@ -152,6 +152,7 @@ class Node:
 
     parents: for each array argument a Node (an inner tensor), a Tensor (a leaf) or None (needs no gradient).
     backward: dy -> the gradients of the array arguments; None once the graph is freed.
+    versions: of the leaves among the parents, when forward had their numbers.
     """
 
     __slots__ = ("backward", "dtype", "op", "parents", "retained", "shape", "versions")
@@ -162,7 +163,7 @@ class Node:
         self.versions = self.versions_now()
 
     def versions_now(self):
-        """The versions of the leaves: backward needs their numbers as forward had them."""
+        """The versions of the leaves as they are now."""
         return [parent._version for parent in self.parents if isinstance(parent, Tensor)]
 
 
@@ -262,14 +263,6 @@ def _waits(x):
 def _walk(root, dy):
     """Carry dy from root back to the leaves: every node once, after all that use it, freed as soon as it was used."""
     order = _topological_order(root)
-    for node in order:
-        if node.versions != node.versions_now():
-            raise GraphError(
-                node.op,
-                "a parameter was changed by an optimiser between forward and backward.",
-                rule="backward computes with the numbers that forward had.",
-                hint="in each step: forward, backward, then step(); of two losses, both backwards before the step.",
-            )
     pending = {root: (dy, False)}  # node -> its gradient so far, and whether that array is ours to add to
     while order:
         node = order.pop()
@@ -299,7 +292,10 @@ def _accumulate(tensor, gradient):
 
 
 def _topological_order(root):
-    """Every node that root was computed from, each after all of its parents. A stack, since recursion has a limit."""
+    """Every node that root was computed from, each after all of its parents. A stack, since recursion has a limit.
+
+    GraphError, before anything is computed, for a node whose backward cannot be right any more.
+    """
     order, seen, stack = [], set(), [(root, False)]
     while stack:
         node, parents_done = stack.pop()
@@ -313,6 +309,13 @@ def _topological_order(root):
                     f"the graph behind this tensor (at op {node.op!r}) was already walked and freed.",
                     rule="backward() frees the graph, so each forward pass has one backward pass.",
                     hint="run the forward pass again, or add the losses up and call backward() once.",
+                )
+            if node.versions != node.versions_now():
+                raise GraphError(
+                    node.op,
+                    "a parameter was changed by an optimiser between forward and backward.",
+                    rule="backward computes with the numbers that forward had.",
+                    hint="in each step: forward, backward, then step(); of two losses, both backwards before the step.",
                 )
             stack.append((node, True))
             stack.extend((parent, False) for parent in node.parents if isinstance(parent, Node))
