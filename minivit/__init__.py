@@ -2,21 +2,22 @@
 
 import importlib
 
-from . import autograd, checkpoint, errors, nn, notebook, ops, optim, threads, vit
+from . import autograd, config, errors, nn, notebook, ops, optim, vit, weights
 from .autograd import Tensor, differentiable, no_grad
 from .gradcheck import gradcheck
-from .threads import get_num_threads, set_num_threads
+from .machinery.threads import get_num_threads, set_num_threads
 
 __version__ = "0.1.0"
 
-# they bring Pillow, matplotlib and more, which not every program needs
-_LAZY = ("augment", "commands", "datasets", "exercises", "images", "lens", "lessons", "plots", "recipes", "training")
+# they bring Pillow, matplotlib and more, which not every program needs: name -> where it lives
+_LAZY = {name: name for name in ("augment", "datasets", "images", "lens", "plots", "training")}
+_LAZY["lessons"] = "course.lessons"
 
 __all__ = [
     "Tensor",
     "__version__",
     "autograd",
-    "checkpoint",
+    "config",
     "differentiable",
     "errors",
     "get_num_threads",
@@ -27,15 +28,15 @@ __all__ = [
     "ops",
     "optim",
     "set_num_threads",
-    "threads",
     "vit",
+    "weights",
     *_LAZY,
 ]
 
 
 def __getattr__(name):
     if name in _LAZY:
-        return importlib.import_module(f".{name}", __name__)
+        return importlib.import_module(f".{_LAZY[name]}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

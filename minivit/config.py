@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import FileError, MinivitError, ShapeError, check_whole
-from .files import json_text
+from .machinery.files import json_text
 from .nn import ACTIVATIONS
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .errors import FileError, ShapeError
+from .machinery.files import travelling
 
 
 def photo(name="cat.jpg"):
@@ -21,9 +22,7 @@ def photo(name="cat.jpg"):
 
     FileError for any other name. Credits and licences are in README.md beside the files.
     """
-    here = Path(__file__).parent
-    # A wheel holds the folder as minivit/photos; a checkout, installed or only on the path, as images/ beside minivit/.
-    folder = here / "photos" if (here / "photos").is_dir() else here.parent / "images"
+    folder = travelling("images")
     names = sorted(path.name for path in folder.glob("*") if path.suffix in (".jpg", ".npz"))
     if name not in names:
         raise FileError("photo", f"there is no {str(name)!r} in the package.", hint=f"choose from {', '.join(names)}.")

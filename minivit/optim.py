@@ -11,9 +11,9 @@ from numbers import Real
 
 import numpy as np
 
-from . import threads
 from .autograd import Tensor
 from .errors import MinivitError, ShapeError, shortened
+from .machinery import threads
 
 
 class _Stateful:

@@ -20,7 +20,7 @@ from matplotlib.patheffects import withStroke
 from . import images
 from .config import to_2tuple
 from .errors import ShapeError
-from .files import replacing
+from .machinery.files import replacing
 
 MAGNITUDE, SIGNED = "viridis", "RdBu_r"
 OUTLINE = "#ff3fa4"  # a pink that neither of the two holds

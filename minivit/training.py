@@ -20,11 +20,11 @@ import numpy as np
 
 from . import ops
 from .autograd import no_grad
-from .checkpoint import read_state, write_state
 from .errors import FileError, MinivitError, ShapeError, check_whole
-from .files import replacing
+from .machinery.files import replacing
+from .machinery.progress import Line
 from .optim import clip_grad_norm
-from .progress import Line
+from .weights.state import read_state, write_state
 
 HISTORY = "history.csv"
 SAVE_EVERY = 5.0  # seconds of work that a kill may cost: a disk takes up to a tenth of one to make sure of a file

@@ -14,8 +14,8 @@ from . import nn, ops
 from .autograd import Tensor
 from .config import ViTConfig, check_heads, check_patches, to_2tuple
 from .errors import MinivitError, ShapeError, check_whole
-from .positions import interpolate_positions
-from .pretrained import PreTrainedModel
+from .ops.positions import interpolate_positions
+from .weights.pretrained import PreTrainedModel
 
 __all__ = [
     "ImageClassifierOutput",

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from minivit import commands, datasets, training
+from minivit import datasets, training
+from minivit.cli import commands
+from minivit.cli.recipes import recipe
 from minivit.config import ViTConfig
-from minivit.recipes import recipe
 from minivit.vit import ViTForImageClassification, ViTForMaskedImageModeling
 
 SVM = 0.9689  # SVC(gamma=0.001) on the same split, in scikit-learn's own example

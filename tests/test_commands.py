@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minivit import checkpoint, commands, vit
+from minivit import vit, weights
 from minivit.__main__ import main
+from minivit.cli import commands
 
 
 def run(capsys, *args):
@@ -92,7 +93,7 @@ def test_predict_names_the_likeliest_classes(trained, tmp_path, capsys):
 def test_training_is_repeatable_for_a_seed(tmp_path):
     for name in "ab":
         main(["train", "digits", "--out", str(tmp_path / name), "--epochs", "1", "--seed", "3"])
-    a, b = (checkpoint.read_state(tmp_path / name / "training.npz")[0] for name in "ab")
+    a, b = (weights.read_state(tmp_path / name / "training.npz")[0] for name in "ab")
     assert list(a) == list(b)
     for name in a:
         np.testing.assert_array_equal(a[name], b[name], name)
@@ -125,7 +126,7 @@ def test_finetune_gives_new_classes_a_new_head_and_another_size_other_positions(
     assert code == 0 and "new head" not in printed
     model = vit.ViTForImageClassification.from_pretrained(tmp_path / "large")
     assert model.vit.embeddings.position_embeddings.shape[1] == 1 + (12 // model.config.patch_size) ** 2
-    written = checkpoint.read_preprocessor(tmp_path / "large")
+    written = weights.read_preprocessor(tmp_path / "large")
     assert written["size"] == {"height": 12, "width": 12}
 
 
@@ -315,7 +316,7 @@ def test_other_classes_of_the_same_number_get_a_new_head_that_learns_gently(tmp_
     assert run(capsys, "train", tmp_path / "ab", "--image-size", 8, "--patch-size", 4, *train, tmp_path / "one")[0] == 0
     code, printed, _ = run(capsys, "finetune", tmp_path / "one", tmp_path / "cd", *train, tmp_path / "two")
     assert code == 0 and "a new head was drawn (classifier.weight, classifier.bias)" in printed
-    first, second = (checkpoint.read_state(tmp_path / name / "training.npz")[1]["lr"] for name in ("one", "two"))
+    first, second = (weights.read_state(tmp_path / name / "training.npz")[1]["lr"] for name in ("one", "two"))
     assert second == first / 2
 
 
@@ -335,7 +336,7 @@ def test_the_scaling_of_a_model_s_pictures_goes_with_it(tmp_path, capsys, monkey
             Image.new("RGB", (8, 8 + number), colour).save(tmp_path / "photos" / name / f"{number}.png")
     config = vit.ViTConfig(8, 1, 2, 8, image_size=8, patch_size=4, id2label=dict(enumerate(sorted(colours))))
     model = vit.ViTForImageClassification(config)
-    model.save_pretrained(tmp_path / "hf", checkpoint.preprocessor(8, mean, std, 3))
+    model.save_pretrained(tmp_path / "hf", weights.preprocessor(8, mean, std, 3))
     seen, forward = [], vit.ViTForImageClassification.forward
 
     def watched(self, pixel_values, *args, **kwargs):
@@ -359,7 +360,7 @@ def test_the_scaling_of_a_model_s_pictures_goes_with_it(tmp_path, capsys, monkey
             np.testing.assert_allclose(np.unique(values[:, :, 0, 0], axis=0), expected, atol=1e-5)
         seen.clear()
     for folder in (tmp_path / "model", out):
-        kept = checkpoint.read_preprocessor(folder)
+        kept = weights.read_preprocessor(folder)
         assert (kept["image_mean"], kept["image_std"], kept["size"]) == (mean, std, {"height": 8, "width": 8})
 
 

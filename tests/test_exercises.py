@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from minivit import exercises, lessons
+from minivit import lessons
 from minivit.__main__ import main
+from minivit.course import exercises
 from minivit.errors import FileError, MinivitError
 
 FOLDER = Path(exercises.__file__).parent

@@ -6,7 +6,8 @@ import re
 import numpy as np
 import pytest
 
-from minivit import Tensor, autograd, cases, differentiable, gradcheck, no_grad, ops
+from minivit import Tensor, autograd, differentiable, gradcheck, no_grad, ops
+from minivit.course import cases
 from minivit.errors import MinivitError
 from minivit.gradcheck import GradientError, _by_direction, compare
 

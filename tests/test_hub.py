@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from minivit.checkpoint import preprocessor, read_folder, read_preprocessor
 from minivit.errors import FileError, MinivitError
-from minivit.hub import find
+from minivit.weights import preprocessor, read_folder, read_preprocessor
+from minivit.weights.hub import find
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden" / "hf_tiny"
@@ -29,9 +29,9 @@ COMMITS = {"main": "a" * 40, "v1": "b" * 40}
 # finds each model that is named, and prints its folder or the error
 CLIENT = """
 import json, sys
-from minivit.checkpoint import read_folder
+from minivit.weights import read_folder
 from minivit.errors import MinivitError
-from minivit.hub import find
+from minivit.weights.hub import find
 for name in sys.argv[1:]:
     try:
         folder = find(name)

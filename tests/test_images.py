@@ -48,11 +48,11 @@ def test_photo_of_another_name_lists_what_there_is(name):
         photo(name)
 
 
-@pytest.mark.parametrize("folder", ["minivit/photos", "images"], ids=["wheel", "checkout"])
+@pytest.mark.parametrize("folder", ["minivit/_images", "images"], ids=["wheel", "checkout"])
 def test_photo_finds_the_folder_of_a_wheel_and_of_a_checkout(tmp_path, monkeypatch, folder):
     (tmp_path / folder).mkdir(parents=True)
     (tmp_path / folder / "cat.jpg").write_bytes(b"")
-    monkeypatch.setattr("minivit.images.__file__", str(tmp_path / "minivit" / "images.py"))
+    monkeypatch.setattr("minivit.machinery.files.__file__", str(tmp_path / "minivit" / "machinery" / "files.py"))
     assert photo() == tmp_path / folder / "cat.jpg"
 
 

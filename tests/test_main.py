@@ -23,7 +23,7 @@ def run(*arguments, code=None, **options):
 
 
 def test_a_lesson_without_a_screen_says_how_to_see_its_figures(monkeypatch, capsys):
-    monkeypatch.setattr("minivit.lessons.run", lambda *args: [])
+    monkeypatch.setattr("minivit.course.lessons.run", lambda *args: [])
     assert main(["run", "05"]) == 0
     assert "--out DIR saves the figures" in capsys.readouterr().err
     assert main(["run", "05", "--out", "figures"]) == 0
@@ -60,7 +60,7 @@ def test_tour_of_the_cat_in_vit_tiny(tmp_path, monkeypatch, capsys):
 )
 def test_tour_takes_its_arguments(arguments, expected, monkeypatch):
     calls = []
-    monkeypatch.setattr("minivit.tour.tour", lambda *given: calls.append(given))
+    monkeypatch.setattr("minivit.course.tour.tour", lambda *given: calls.append(given))
     matplotlib.use("svg")
     assert main(["tour", *arguments]) == 0
     assert calls == [expected] and matplotlib.get_backend().lower() == "agg"  # it opens no window
@@ -99,7 +99,7 @@ def test_gradcheck_prints_the_table(capsys):
 
 @pytest.mark.parametrize("error, code", [(1e-6, 0), (1.1e-6, 1), (float("nan"), 1)])
 def test_gradcheck_exits_1_when_a_gradient_is_wrong(error, code, capsys, monkeypatch):
-    monkeypatch.setattr("minivit.cases.table", lambda rng=0: [("add", "x", 0.0), ("long_name", "y", error)])
+    monkeypatch.setattr("minivit.course.cases.table", lambda rng=0: [("add", "x", 0.0), ("long_name", "y", error)])
     assert main(["gradcheck"]) == code
     *_, good, bad, _, last = capsys.readouterr().out.splitlines()
     assert good.split() == ["add", "x", "0.0e+00"] and len(good) == len(bad.removesuffix("  too large"))
@@ -140,13 +140,13 @@ def _raise(error):
 
 
 def test_faults_of_the_system_are_messages_and_bugs_keep_their_traceback(capsys, monkeypatch):
-    monkeypatch.setattr("minivit.cases.table", _raise(OSError(28, "No space left on device")))
+    monkeypatch.setattr("minivit.course.cases.table", _raise(OSError(28, "No space left on device")))
     assert main(["gradcheck"]) == 2
     assert capsys.readouterr().err == "[Errno 28] No space left on device\n"
-    monkeypatch.setattr("minivit.cases.table", _raise(KeyboardInterrupt()))
+    monkeypatch.setattr("minivit.course.cases.table", _raise(KeyboardInterrupt()))
     assert main(["gradcheck"]) == 130
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr("minivit.cases.table", _raise(KeyError("a bug")))
+    monkeypatch.setattr("minivit.course.cases.table", _raise(KeyError("a bug")))
     with pytest.raises(KeyError):
         main(["gradcheck"])
 
@@ -164,7 +164,7 @@ def test_a_closed_pipe_is_no_error(command, codes):
 
 def test_a_console_that_lacks_a_letter():
     done = run(
-        code="import sys, minivit.__main__ as m, minivit.cases as cases\n"
+        code="import sys, minivit.__main__ as m, minivit.course.cases as cases\n"
         "cases.table = lambda rng=0: [('K\\xe4tzchen', 'x', 0.0)]\n"
         "sys.exit(m.main(['gradcheck']))",
         env=os.environ | {"PYTHONIOENCODING": "ascii"},

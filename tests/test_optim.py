@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minivit import Tensor, nn, threads
+from minivit import Tensor, nn
 from minivit.errors import GraphError, MinivitError, ShapeError
+from minivit.machinery import threads
 from minivit.nn import Parameter
 from minivit.optim import SGD, AdamW, ExponentialMovingAverage, clip_grad_norm, warmup_cosine
 from minivit.vit import ViTConfig, ViTForImageClassification

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from minivit.errors import ShapeError
-from minivit.positions import sine_cosine_positions
+from minivit.ops.positions import sine_cosine_positions
 
 
 def test_every_number_is_the_sine_or_cosine_of_the_formula():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from minivit import augment, datasets, nn, training
-from minivit.recipes import Recipe, recipe
+from minivit.cli.recipes import Recipe, recipe
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 import minivit
-from minivit import Tensor, notebook, ops, optim, threads, vit
+from minivit import Tensor, notebook, ops, optim, vit
 from minivit.errors import MinivitError
+from minivit.machinery import threads
 
 
 @pytest.fixture(params=[1, 2, 5])
@@ -166,7 +167,7 @@ def test_threads_are_as_many_as_blas_was_told_to_take():
 
 def test_a_first_op_that_needs_one_thread_does_not_make_it_the_number_for_all():
     code = """
-from minivit import threads
+from minivit.machinery import threads
 blas = max((library.num_threads for library in threads._blas()), default=None)
 threads.run(lambda part: None, [0])
 assert blas is None or threads.get_num_threads() == blas, (blas, threads.get_num_threads())
@@ -178,7 +179,7 @@ assert blas is None or threads.get_num_threads() == blas, (blas, threads.get_num
 def test_a_forked_process_has_threads_of_its_own():
     code = """
 import os, numpy as np
-from minivit import threads
+from minivit.machinery import threads
 threads.set_num_threads(3)
 x = np.ones((2000, 300))
 threads.matmul(x, x.T)
@@ -293,7 +294,8 @@ def test_large_arrays_are_as_small_ones(op, number, rng):
 def test_products_do_not_depend_on_what_was_computed_before():
     code = """
 import numpy as np, minivit
-from minivit import Tensor, ops, threads
+from minivit import Tensor, ops
+from minivit.machinery import threads
 minivit.set_num_threads(1)
 rng = np.random.default_rng(0)
 a, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((301, 907), (907, 403)))
@@ -320,7 +322,7 @@ assert all(np.array_equal(x, y) for x, y in zip(before, results(), strict=True))
 def test_first_ops_in_several_threads_do_not_make_one_thread_the_number_for_all():
     code = """
 import threading
-from minivit import threads
+from minivit.machinery import threads
 
 class Library:
     num_threads = 7
@@ -345,7 +347,7 @@ assert threads.get_num_threads() == 7, threads.get_num_threads()
 
 def test_no_more_threads_are_started_than_there_are_parts():
     code = """
-from minivit import threads
+from minivit.machinery import threads
 threads.set_num_threads(1000)
 threads.run(lambda part: None, [0, 1, 2])
 assert threads._workers == 2, threads._workers

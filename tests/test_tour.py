@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minivit import Tensor, images, nn, tour
+from minivit import Tensor, images, nn
+from minivit.course import tour
 from minivit.errors import FileError
 from minivit.gradcheck import GradientError
 from minivit.ops.gelu import normal_cdf

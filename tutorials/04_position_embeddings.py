@@ -23,7 +23,7 @@ import numpy as np
 
 from minivit import datasets, images, lessons, nn, no_grad, notebook, ops, optim, plots, training, vit
 from minivit.errors import ShapeError
-from minivit.positions import interpolate_positions, sine_cosine_positions
+from minivit.ops.positions import interpolate_positions, sine_cosine_positions
 
 photo = lessons.photo()
 
@@ -238,7 +238,7 @@ for r in range(rows):
             waves[0, 1 + r * columns + c, k :: D // 4] = numbers
 
 library = sine_cosine_positions((rows, columns), D)
-print("by hand and minivit.positions:", waves.shape, f"largest difference {abs(waves - library).max():.1e}")
+print("by hand and minivit.ops.positions:", waves.shape, f"largest difference {abs(waves - library).max():.1e}")
 assert np.allclose(waves, library, atol=1e-6)
 
 # %% [markdown]

@@ -25,7 +25,7 @@ import numpy as np
 
 from minivit import datasets, images, lessons, ops, optim, plots, training, vit
 from minivit.autograd import no_grad
-from minivit.recipes import recipe
+from minivit.cli.recipes import recipe
 
 photo = lessons.photo()  # it will have to wait until the end
 

@@ -26,7 +26,7 @@ import numpy as np
 
 from minivit import datasets, images, lessons, training, vit
 from minivit.autograd import no_grad
-from minivit.recipes import recipe
+from minivit.cli.recipes import recipe
 
 photo = lessons.photo()
 plan = recipe("digits")

@@ -24,7 +24,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from minivit import Tensor, datasets, images, lens, lessons, no_grad, ops, plots, training, vit
-from minivit.recipes import recipe
+from minivit.cli.recipes import recipe
 
 photo = lessons.photo()
 

@@ -25,13 +25,13 @@ from .arithmetic import (
     unbroadcast,
 )
 from .attention import attention, scaled_dot_product_attention
+from .conv2d import conv2d
 from .cross_entropy import cross_entropy
 from .dropout import dropout
 from .einsum import einsum, matmul
 from .gelu import gelu, gelu_tanh
 from .layer_norm import layer_norm
 from .linear import linear
-from .patchify import conv2d
 from .shape import concatenate, expand, getitem, reshape, transpose
 from .softmax import log_softmax, softmax
 

@@ -7,9 +7,9 @@ import math
 
 import numpy as np
 
-from .. import threads
 from ..autograd import differentiable, is_grad_enabled
 from ..errors import MinivitError, ShapeError
+from ..machinery import threads
 from .dropout import dropout
 from .einsum import einsum, matmul
 from .softmax import softmax

@@ -5,9 +5,9 @@ import string
 
 import numpy as np
 
-from .. import threads
 from ..autograd import differentiable
 from ..errors import ShapeError
+from ..machinery import threads
 from .arithmetic import unbroadcast
 
 

@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
-from .. import threads
 from ..autograd import differentiable, is_grad_enabled
+from ..machinery import threads
 
 # Chebyshev coefficients of (1 + z/2) exp(z^2) erfc(z), z >= 0, in t = (z - 2) / (z + 2). After Shepherd and Laframboise
 # 1981, "Chebyshev approximation of (1 + 2x) exp(x^2) erfc(x) in 0 <= x < infinity", Math. Comp. 36, with a factor that

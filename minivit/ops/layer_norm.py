@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 
-from .. import threads
 from ..autograd import differentiable
 from ..errors import ShapeError
+from ..machinery import threads
 
 
 @differentiable

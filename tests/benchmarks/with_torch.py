@@ -13,7 +13,7 @@ from torch.nn import functional
 from . import rows
 
 # transformers 5 has shorter names in memory than in the files of the hub, which minivit's are; version 4 has the hub's.
-# minivit/checkpoint.py knows them too, but is not imported: minivit changes how its process gets memory.
+# minivit/weights/spellings.py knows them too, but is not imported: minivit changes how its process gets memory.
 HUB_NAMES = {
     "vit.layers.": "vit.encoder.layer.",
     "attention.q_proj": "attention.attention.query",

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from . import augment, optim, training
-from .errors import MinivitError
+from .. import augment, optim, training
+from ..errors import MinivitError
 
 
 @dataclass

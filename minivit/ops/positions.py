@@ -5,8 +5,9 @@ The other grid is reached by bicubic interpolation, as one matrix a direction.
 
 import numpy as np
 
-from . import ops
-from .errors import ShapeError
+from ..errors import ShapeError
+from .einsum import einsum
+from .shape import concatenate
 
 
 def sine_cosine_positions(grid, embed_dim):
@@ -41,8 +42,8 @@ def interpolate_positions(positions, old_grid, new_grid):
     (rows, columns), D = old_grid, positions.shape[-1]
     down, across = (_bicubic(old, new).astype(positions.dtype) for old, new in zip(old_grid, new_grid, strict=True))
     grid = positions[0, 1:].reshape(rows, columns, D)
-    grid = ops.einsum("xc,ycd->yxd", across, ops.einsum("yr,rcd->ycd", down, grid))  # (rows', columns', D)
-    return ops.concatenate([positions[:, :1], grid.reshape(1, -1, D)], axis=1)  # (1, T, D)
+    grid = einsum("xc,ycd->yxd", across, einsum("yr,rcd->ycd", down, grid))  # (rows', columns', D)
+    return concatenate([positions[:, :1], grid.reshape(1, -1, D)], axis=1)  # (1, T, D)
 
 
 def _bicubic(old, new):

@@ -10,12 +10,12 @@ import time
 import matplotlib.pyplot as plt
 import numpy as np
 
-from . import images, ops, plots
-from .autograd import Tensor
-from .errors import shortened
-from .files import writable_folder
-from .gradcheck import GradientError, compare
-from .vit import ViTConfig, ViTForImageClassification
+from .. import images, ops, plots
+from ..autograd import Tensor
+from ..errors import shortened
+from ..gradcheck import GradientError, compare
+from ..machinery.files import writable_folder
+from ..vit import ViTConfig, ViTForImageClassification
 
 FIGURES = ("01_patch_grid.png", "02_attention.png", "03_position_similarity.png", "04_pixel_gradient.png")
 LABEL = np.array([0])  # any class will do for an untrained model

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from .. import threads
 from ..autograd import differentiable
 from ..errors import ShapeError
+from ..machinery import threads
 
 
 @differentiable

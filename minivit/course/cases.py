@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import ops
-from .autograd import REGISTRY
-from .errors import MinivitError
-from .gradcheck import compare
+from .. import ops
+from ..autograd import REGISTRY
+from ..errors import MinivitError
+from ..gradcheck import compare
 
 
 class Case(NamedTuple):

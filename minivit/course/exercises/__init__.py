@@ -8,8 +8,8 @@ import traceback
 import types
 from pathlib import Path
 
-from ..errors import FileError, MinivitError
-from ..files import replacing, writable_folder
+from ...errors import FileError, MinivitError
+from ...machinery.files import replacing, writable_folder
 
 _BEGIN_TO_END = re.compile(r"^( *)# your code: begin\n.*?# your code: end$", re.M | re.S)
 _TO_DO = re.compile(r"^ *\.\.\. *# your code here", re.M)

@@ -22,7 +22,7 @@ import threading
 
 import numpy as np
 
-from .errors import check_whole
+from ..errors import check_whole
 
 BLOCK = 2**18  # numbers in a block, 1 MB in float32: between shorter calls of NumPy, threads wait for each other
 PRODUCT = 12 * 10**6  # multiply-adds, 0.3 ms on one core, that a part of a product has; below twice that none is cut

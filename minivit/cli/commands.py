@@ -13,14 +13,14 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-from . import checkpoint, datasets, images, ops, plots, training
-from .autograd import no_grad
-from .config import ViTConfig, to_2tuple
-from .errors import FileError, MinivitError, shortened
-from .files import read_json, writable_folder, write_json
-from .hub import find
+from .. import datasets, images, ops, plots, training, weights
+from ..autograd import no_grad
+from ..config import ViTConfig, to_2tuple
+from ..errors import FileError, MinivitError, shortened
+from ..machinery.files import read_json, writable_folder, write_json
+from ..vit import ViTForImageClassification, ViTForMaskedImageModeling, ViTModel
+from ..weights import find
 from .recipes import PHOTO_SIZE, recipe
-from .vit import ViTForImageClassification, ViTForMaskedImageModeling, ViTModel
 
 MODEL_FIELDS = (
     "hidden_size",
@@ -60,7 +60,7 @@ def finetune(
     """
     _check_outside(data, out)
     found = find(source)
-    fields, tensors = checkpoint.read_folder(found)
+    fields, tensors = weights.read_folder(found)
     before = ViTConfig.from_dict(fields)
     size = to_2tuple(image_size or before.image_size)
     train_set, test_set = _data(data, size, strict)
@@ -76,7 +76,7 @@ def finetune(
         for parameter in model.vit.parameters():
             parameter.requires_grad = False
     chosen = _chosen(data, fast, {"lr": recipe(data).lr / 2} | changes)  # gently: the body has learned already
-    preprocessor = checkpoint.read_preprocessor(found)
+    preprocessor = weights.read_preprocessor(found)
     if preprocessor is not None:
         preprocessor["size"] = {"height": size[0], "width": size[1]}
     _fit(model, chosen, train_set, test_set, out, seed, resume, preprocessor)
@@ -128,21 +128,21 @@ def predict(source, photos, *, top=3, invert=False):
 def export(source, out):
     """Write the model in `source` as a Hugging Face folder, which transformers loads."""
     found, out = find(source), _new_folder(out)
-    model = _model(*checkpoint.read_folder(found))
-    model.save_pretrained(out, checkpoint.read_preprocessor(found))
+    model = _model(*weights.read_folder(found))
+    model.save_pretrained(out, weights.read_preprocessor(found))
     print(f"{out} holds {', '.join(sorted(path.name for path in out.iterdir()))}")
 
 
 def import_(source, out):
     """Bring a model from a Hugging Face folder, or from the hub by its name, into a training folder."""
     found, out = find(source), _new_folder(out)
-    model = _model(*checkpoint.read_folder(found))
-    preprocessor = checkpoint.read_preprocessor(found)
+    model = _model(*weights.read_folder(found))
+    preprocessor = weights.read_preprocessor(found)
     if preprocessor is None:
-        print(f"note: there is no {checkpoint.PREPROCESSOR}; pictures will be scaled with mean 0.5 and deviation 0.5.")
+        print(f"note: there is no {weights.PREPROCESSOR}; pictures will be scaled with mean 0.5 and deviation 0.5.")
     _describe(out, model.fields(), preprocessor)
     arrays = {f"model/{name}": parameter.data for name, parameter in model.named_parameters()}
-    checkpoint.write_state(out / checkpoint.STATE, arrays, {})
+    weights.write_state(out / weights.STATE, arrays, {})
     print(f"{out} holds a {type(model).__name__} of {model.num_parameters():,} parameters.")
 
 
@@ -179,7 +179,7 @@ def _fit(model, chosen, train_set, test_set, out, seed, resume, preprocessor=Non
     if resume:
         _check_same(out, model.fields())
     else:
-        made = checkpoint.preprocessor(config.image_size, mean, std, config.num_channels)
+        made = weights.preprocessor(config.image_size, mean, std, config.num_channels)
         _new_folder(out, hint="choose another folder; or go on with a training by --resume.")
         _describe(out, model.fields(), preprocessor or made)
     painting = isinstance(model, ViTForMaskedImageModeling)
@@ -190,7 +190,7 @@ def _fit(model, chosen, train_set, test_set, out, seed, resume, preprocessor=Non
         None if painting else test_set,
         rng=seed,
         loss=paint if painting else None,
-        checkpoint=out / checkpoint.STATE,
+        checkpoint=out / weights.STATE,
         resume=resume,
     )
     _save(plots.training_curves(history), out / "curves.png")
@@ -220,7 +220,7 @@ def _folder(out):
 def _new_folder(out, hint="choose another folder."):
     """The folder as a Path, refused where it holds weights already."""
     out = _folder(out)
-    for name in (checkpoint.STATE, checkpoint.WEIGHTS, checkpoint.INDEX):
+    for name in (weights.STATE, weights.WEIGHTS, weights.INDEX):
         if (out / name).exists():
             raise FileError(
                 out,
@@ -232,15 +232,15 @@ def _new_folder(out, hint="choose another folder."):
 
 def _describe(out, fields, preprocessor):
     """Write what a training folder says about its model: config.json and preprocessor_config.json."""
-    write_json(out / checkpoint.CONFIG, fields)
+    write_json(out / weights.CONFIG, fields)
     if preprocessor is not None:
-        write_json(out / checkpoint.PREPROCESSOR, preprocessor)
+        write_json(out / weights.PREPROCESSOR, preprocessor)
 
 
 def _load(source):
     """The classifier in a folder, and the (mean, std) of the pictures that it was trained on."""
     found = find(source)
-    fields, tensors = checkpoint.read_folder(found)
+    fields, tensors = weights.read_folder(found)
     if not any(name.startswith("classifier.") for name in tensors):
         raise FileError(
             source,
@@ -249,7 +249,7 @@ def _load(source):
             hint=f"finetune it first: minivit finetune {source} DATA --out DIR",
         )
     model = ViTForImageClassification.from_tensors(fields, tensors)
-    return model, _mean_and_std(checkpoint.read_preprocessor(found), model.config.num_channels)
+    return model, _mean_and_std(weights.read_preprocessor(found), model.config.num_channels)
 
 
 def _mean_and_std(preprocessor, channels):
@@ -261,7 +261,7 @@ def _mean_and_std(preprocessor, channels):
     for values in pair:
         if np.ndim(values) and len(values) != channels:
             raise MinivitError(
-                checkpoint.PREPROCESSOR,
+                weights.PREPROCESSOR,
                 f"{len(values)} means or deviations, and a model of {channels} channels.",
                 rule="image_mean and image_std have one number for each channel.",
             )
@@ -283,9 +283,9 @@ def _check_outside(data, out):
 
 def _check_same(out, fields):
     """Refuse to go on with the training of another model, before anything is changed."""
-    if not (out / checkpoint.STATE).is_file():
-        raise FileError(out / checkpoint.STATE, "there is no training to go on with.", hint="leave out --resume.")
-    before, now = read_json(out / checkpoint.CONFIG), json.loads(json.dumps(fields))
+    if not (out / weights.STATE).is_file():
+        raise FileError(out / weights.STATE, "there is no training to go on with.", hint="leave out --resume.")
+    before, now = read_json(out / weights.CONFIG), json.loads(json.dumps(fields))
     differ = [f"{key}: {before.get(key)} then, {now.get(key)} now" for key in now if before.get(key) != now[key]]
     if differ:
         raise FileError(

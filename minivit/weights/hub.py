@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from .errors import FileError, MinivitError
+from ..errors import FileError, MinivitError
 
 FILES = (
     "config.json",

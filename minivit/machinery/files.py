@@ -1,4 +1,4 @@
-"""Files that are whole or refused: JSON, safetensors and NumPy's .npz. Formats only; what they hold is checkpoint.py's.
+"""Files that are whole or refused: JSON, safetensors and NumPy's .npz. Formats only; what they hold is weights/'s.
 
 The safetensors package is an optional extra, so it is imported only where such a file is read or written.
 """
@@ -13,11 +13,18 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import FileError, MinivitError, shortened
+from ..errors import FileError, MinivitError, shortened
 
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 AGAIN = 20 if os.name == "nt" else 0  # a virus scanner on Windows may hold a new file for a moment: 2 seconds of tries
 _DAMAGED = "the file is missing, cut off or damaged: copy or download it again (with git, run git lfs pull)."
+
+
+def travelling(name):
+    """The folder images/ or tutorials/: a wheel holds it as minivit/_images, a checkout beside minivit/."""
+    package = Path(__file__).parents[1]
+    inside = package / f"_{name}"
+    return inside if inside.is_dir() else package.parent / name
 
 
 @contextmanager

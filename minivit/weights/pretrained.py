@@ -5,11 +5,12 @@ import warnings
 
 import numpy as np
 
-from . import checkpoint, nn
-from .config import ViTConfig, to_2tuple
-from .errors import MinivitError, ShapeError
+from .. import nn
+from ..config import ViTConfig, to_2tuple
+from ..errors import MinivitError, ShapeError
+from ..ops.positions import interpolate_positions
+from .folder import read_folder, write_folder
 from .hub import find
-from .positions import interpolate_positions
 
 HEADS = ("classifier.", "decoder.", "pooler.", "embeddings.mask_token")  # parts that serve one task only
 OUTPUTS = {"output_attentions", "output_hidden_states"}  # what a config may ask for beside its fields
@@ -44,7 +45,7 @@ class PreTrainedModel(nn.Module):
     def save_pretrained(self, folder, preprocessor=None):
         """Write config.json and model.safetensors, as transformers reads them, into a folder (made if missing).
 
-        preprocessor: written as preprocessor_config.json too, see checkpoint.preprocessor; it tells transformers how
+        preprocessor: written as preprocessor_config.json too, see weights.preprocessor; it tells transformers how
         a picture becomes pixel_values.
         """
         tensors = {name: parameter.data for name, parameter in self.named_parameters()}
@@ -58,7 +59,7 @@ class PreTrainedModel(nn.Module):
                     rule="a folder that is saved can be loaded: the model is the one of its config.",
                     hint="for other classes: from_pretrained(name, num_labels=7, ignore_mismatched_sizes=True).",
                 )
-        checkpoint.write_folder(folder, self.fields(), tensors, preprocessor)
+        write_folder(folder, self.fields(), tensors, preprocessor)
 
     def fields(self):
         """The config as config.json holds it: with the model's class and dtype."""
@@ -70,7 +71,7 @@ class PreTrainedModel(nn.Module):
 
         The folder is one that transformers, save_pretrained or `minivit train` wrote. The rest as from_tensors.
         """
-        fields, tensors = checkpoint.read_folder(find(name))
+        fields, tensors = read_folder(find(name))
         return cls.from_tensors(fields, tensors, ignore_mismatched_sizes, rng, **kwargs)
 
     @classmethod

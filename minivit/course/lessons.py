@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import images
-from .errors import FileError, MinivitError
-from .files import writable_folder
+from .. import images
+from ..errors import FileError, MinivitError
+from ..machinery.files import travelling, writable_folder
 
 
 @dataclass
@@ -25,9 +25,7 @@ class Lesson:
 
 def lessons():
     """Every Lesson, in order."""
-    here = Path(__file__).parent
-    folder = here / "tutorials" if (here / "tutorials").is_dir() else here.parent / "tutorials"
-    return [_lesson(path) for path in sorted(folder.glob("[0-9][0-9]_*.py"))]
+    return [_lesson(path) for path in sorted(travelling("tutorials").glob("[0-9][0-9]_*.py"))]
 
 
 def _lesson(path):
@@ -83,7 +81,7 @@ def _figures(number, out, paths):
     """Inside, plt.show() saves the figures that are open, and closes them; with out=None it shows them as ever."""
     import matplotlib.pyplot as plt
 
-    from . import plots
+    from .. import plots
 
     show = plt.show
 

@@ -13,8 +13,14 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from minivit import files, images
-from minivit.checkpoint import (
+from minivit import images
+from minivit.errors import FileError, MinivitError, ShapeError, check_names
+from minivit.machinery import files
+from minivit.machinery.files import replacing, write_json
+from minivit.nn import Linear
+from minivit.optim import AdamW, ExponentialMovingAverage
+from minivit.vit import ViTForImageClassification, ViTForMaskedImageModeling
+from minivit.weights import (
     hub_name,
     preprocessor,
     read_folder,
@@ -24,11 +30,6 @@ from minivit.checkpoint import (
     write_folder,
     write_state,
 )
-from minivit.errors import FileError, MinivitError, ShapeError, check_names
-from minivit.files import replacing, write_json
-from minivit.nn import Linear
-from minivit.optim import AdamW, ExponentialMovingAverage
-from minivit.vit import ViTForImageClassification, ViTForMaskedImageModeling
 
 GOLDEN = Path(__file__).parent / "golden" / "hf_tiny"
 CONFIG = {"model_type": "vit", "hidden_size": 24}

@@ -1,0 +1,303 @@
+"""The command `minivit`. A command is one function below, which may return an exit code, and its lines in _parser.
+
+What a command needs is imported inside it: `minivit --help` answers at once, and matplotlib is told first that no
+window will be opened.
+"""
+
+import argparse
+import errno
+import os
+import sys
+
+from .. import __version__
+from ..errors import FileError, MinivitError
+
+
+def tour(args):
+    """Walk a photo through a Vision Transformer, from the pixels to the loss and back."""
+    _agg()
+    from .. import images
+    from ..course.tour import tour as walk
+
+    walk(images.photo("cat.jpg") if args.photo is None else args.photo, args.out, args.seed)
+
+
+def list_(args):
+    """List the lessons: number, title, minutes to teach, seconds to run."""
+    from ..course.lessons import lessons
+
+    print("lesson  teach   run   title")
+    for lesson in lessons():
+        print(f"{lesson.number:6}  {lesson.minutes:2d} min  {lesson.seconds:2d} s  {lesson.title}")
+
+
+def run(args):
+    """Run a lesson on a photo and save its figures."""
+    if args.out is not None:
+        _agg()
+    from ..course import lessons
+
+    for path in lessons.run(args.number, args.photo, args.out):
+        print(path)
+    if args.out is None:
+        import matplotlib
+
+        if matplotlib.get_backend().lower() == "agg":  # where there is no screen
+            print("note: no window can be opened here. --out DIR saves the figures.", file=sys.stderr)
+
+
+def exercise(args):
+    """Write the exercise of a lesson as a file to complete."""
+    from ..course import exercises
+
+    print(exercises.write_stub(args.number, args.out))
+
+
+def check(args):
+    """Grade a completed exercise; exit code 1 if it is not right yet."""
+    from ..course import exercises
+
+    try:
+        print(exercises.grade(args.file))
+    except FileError:
+        raise
+    except MinivitError as error:
+        print(error)
+        return 1
+
+
+def gradcheck(args):
+    """Compare every op's backward with finite differences; exit code 1 if one differs."""
+    from ..course.cases import table
+
+    allowed = 1e-6
+    rows = [(op, argument, f"{error:.1e}", error <= allowed) for op, argument, error in table(rng=0)]
+    titles = ("op", "argument", "worst relative error")
+    widths = [max(map(len, column)) for column in zip(titles, *(row[:3] for row in rows), strict=True)]
+    for *cells, good in ((*titles, True), *rows):
+        line = [cells[0].ljust(widths[0]), cells[1].ljust(widths[1]), cells[2].rjust(widths[2])]
+        print("  ".join(line) + ("" if good else "  too large"))
+    wrong = sum(not good for *_, good in rows)
+    print(f"\n{len(rows)} gradients compared with finite differences, {wrong} above the allowed {allowed:.0e}.")
+    return 1 if wrong else 0
+
+
+def train(args):
+    """Train a Vision Transformer from scratch on digits, MNIST, CIFAR-10 or a folder of photos."""
+    _agg()
+    from . import commands
+
+    sizes = _given(args, commands.MODEL_FIELDS)
+    if args.size:
+        sizes = commands.named_size(args.size) | sizes
+    commands.train(args.data, args.out, model=sizes, masked=args.masked, **_training(args))
+
+
+def finetune(args):
+    """Go on from a trained model on other data: new classes, another image size."""
+    _agg()
+    from . import commands
+
+    commands.finetune(
+        args.source, args.data, args.out, freeze=args.freeze, image_size=args.image_size, **_training(args)
+    )
+
+
+def evaluate(args):
+    """Measure a model on the test part of a data set: accuracy, a table by class, a confusion picture."""
+    _agg()
+    from . import commands
+
+    commands.evaluate(args.source, args.data, args.out, strict=args.strict)
+
+
+def predict(args):
+    """Say what a model sees in photos: the most likely classes, with their probabilities."""
+    from . import commands
+
+    commands.predict(args.source, args.photos, top=args.top, invert=args.invert)
+
+
+def export(args):
+    """Write a model as a Hugging Face folder, which transformers loads."""
+    from . import commands
+
+    commands.export(args.source, args.out)
+
+
+def import_(args):
+    """Bring a model from a Hugging Face folder or the hub into a folder that the other commands take."""
+    from . import commands
+
+    commands.import_(args.source, args.out)
+
+
+def _agg():
+    import matplotlib
+
+    matplotlib.use("Agg")
+
+
+def _given(args, names):
+    """The options among `names` that were given."""
+    return {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
+
+
+def _training(args):
+    """The options that train and finetune share."""
+    options = _given(args, ("epochs", "batch_size", "lr", "seed"))
+    return options | {"fast": args.fast, "resume": args.resume, "strict": args.strict}
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="minivit",
+        description="The Vision Transformer from pixels to gradients.",
+        epilog="examples:",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"minivit {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    def command(run, example):
+        """A sub-command named as its function, explained by its docstring and one example."""
+        parser.epilog += f"\n  minivit {example}"
+        made = commands.add_parser(
+            run.__name__.rstrip("_"), help=run.__doc__, description=run.__doc__, epilog=f"example: minivit {example}"
+        )
+        made.set_defaults(run=run)
+        return made
+
+    made = command(tour, "tour cat.jpg --out figures --seed 7")
+    made.add_argument("photo", metavar="PHOTO", nargs="?", help="a picture file; without it, the cat in the package")
+    made.add_argument(
+        "--out", metavar="DIR", type=_name, default="tour", help="folder for the figures (default: %(default)s)"
+    )
+    made.add_argument("--seed", metavar="N", type=_seed, default=0, help="of the random weights (default: %(default)s)")
+
+    command(list_, "list")
+
+    made = command(run, "run 05 cat.jpg --out figures")
+    made.add_argument("number", metavar="NN", help="number of the lesson")
+    made.add_argument("photo", metavar="PHOTO", nargs="?", help="a picture file; without it, the cat in the package")
+    made.add_argument("--out", metavar="DIR", type=_name, help="folder for the figures; without it, they are shown")
+
+    made = command(exercise, "exercise 08 --out homework")
+    made.add_argument("number", metavar="NN", help="number of the lesson")
+    made.add_argument("--out", metavar="DIR", type=_name, default=".", help="folder for the file (default: this one)")
+
+    made = command(check, "check homework/exercise_08.py")
+    made.add_argument("file", metavar="FILE", help="the file that exercise wrote, with your code in it")
+
+    command(gradcheck, "gradcheck")
+
+    data = {"metavar": "DATA", "help": "digits, mnist:FOLDER, cifar10:FOLDER, or a folder of photos"}
+    source = {"metavar": "DIR", "help": "folder of a model, as train, finetune or import made it"}
+
+    made = command(train, "train digits --out runs/digits")
+    made.add_argument("data", **data)
+    _add_training(made)
+    made.add_argument("--masked", action="store_true", help="pretrain without labels, by painting hidden patches")
+    made.add_argument("--size", choices=("tiny", "small", "base"), help="the sizes of ViT-Tiny, Small or Base")
+    for name in ("hidden-size", "num-hidden-layers", "num-attention-heads", "intermediate-size", "patch-size"):
+        made.add_argument(f"--{name}", metavar="N", type=_whole, help="as in ViTConfig")
+    made.add_argument("--image-size", metavar="N", type=_whole, help="pixels a side that the pictures are resized to")
+
+    made = command(finetune, "finetune runs/base photos --out runs/photos")
+    made.add_argument("source", **source)
+    made.add_argument("data", **data)
+    _add_training(made)
+    made.add_argument("--freeze", action="store_true", help="learn the head only")
+    made.add_argument("--image-size", metavar="N", type=_whole, help="pixels a side; positions are interpolated")
+
+    made = command(evaluate, "evaluate runs/digits digits")
+    made.add_argument("source", **source)
+    made.add_argument("data", **data)
+    made.add_argument(
+        "--out", metavar="DIR", type=_name, help="folder for the confusion picture (default: the model's)"
+    )
+    made.add_argument("--strict", action="store_true", help="refuse a folder with photos that cannot be read")
+
+    made = command(predict, "predict runs/photos cat.jpg dog.jpg")
+    made.add_argument("source", **source)
+    made.add_argument("photos", metavar="PHOTO", nargs="+", help="picture files")
+    made.add_argument("--top", metavar="N", type=_whole, default=3, help="how many classes (default: %(default)s)")
+    made.add_argument("--invert", action="store_true", help="for dark ink on white paper that fills the photo")
+
+    made = command(export, "export runs/digits hf_digits")
+    made.add_argument("source", **source)
+    made.add_argument("out", metavar="OUT", type=_name, help="folder to write")
+
+    made = command(import_, "import google/vit-base-patch16-224 runs/base")
+    made.add_argument("source", metavar="HF_FOLDER_OR_NAME", help="a Hugging Face folder, or a name on the hub")
+    made.add_argument("out", metavar="DIR", type=_name, help="folder to write")
+    return parser
+
+
+def _add_training(made):
+    """The options that train and finetune share."""
+    help_ = "folder for the model, its history and curves"
+    made.add_argument("--out", metavar="DIR", required=True, type=_name, help=help_)
+    made.add_argument("--epochs", metavar="N", type=_whole, help="passes over the data")
+    made.add_argument("--batch-size", metavar="N", type=_whole, help="pictures a step")
+    made.add_argument("--lr", metavar="X", type=float, help="learning rate at its highest")
+    made.add_argument("--seed", metavar="N", type=_seed, default=0, help="of all that is drawn (default: %(default)s)")
+    made.add_argument("--fast", action="store_true", help="a sixth of the epochs, to see it work")
+    made.add_argument("--resume", action="store_true", help="go on with the training that is in --out, by its seed")
+    made.add_argument("--strict", action="store_true", help="refuse a folder with photos that cannot be read")
+
+
+def _name(text):
+    if not text.strip():
+        raise argparse.ArgumentTypeError("an empty name")
+    return text
+
+
+def _whole(text):
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 1 or more")
+    return int(text)
+
+
+def _seed(text):
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or more")
+    return int(text)
+
+
+def main(argv=None):
+    """Run one command. Returns the exit code.
+
+    0; 2 for a mistake in the input, which is explained on stderr; 130 after Ctrl-C; 141 when nobody reads the output.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a console that lacks a letter of a file's name shows its number
+            stream.reconfigure(errors="backslashreplace")
+    parser = _parser()
+    try:
+        try:
+            args = parser.parse_args(argv)
+            if "run" in args:
+                return args.run(args) or 0
+            parser.print_help()
+            return 2
+        finally:
+            print(end="", flush=True)  # not sys.stdout.flush(): there may be no stdout
+    except (MinivitError, OSError) as error:
+        if _is_closed_pipe(error):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it exits
+            return 141
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stopped:
+        print(stopped, file=sys.stderr, end="\n" if str(stopped) else "")
+        return 130
+
+
+def _is_closed_pipe(error):
+    """Whether the reader of our output has gone, as in `minivit tour | head -1`; Windows calls it an invalid file."""
+    return isinstance(error, BrokenPipeError) or (
+        os.name == "nt" and isinstance(error, OSError) and error.errno == errno.EINVAL and error.filename is None
+    )
+
+

@@ -1,0 +1,24 @@
+"""Weights that travel: the folder that Hugging Face writes, both ways, its hub, and the state of a training."""
+
+from .folder import CONFIG, INDEX, WEIGHTS, read_folder, write_folder
+from .hub import find
+from .preprocessor import PREPROCESSOR, preprocessor, read_preprocessor
+from .spellings import hub_name
+from .state import STATE, read_state, state_weights, write_state
+
+__all__ = [
+    "CONFIG",
+    "INDEX",
+    "PREPROCESSOR",
+    "STATE",
+    "WEIGHTS",
+    "find",
+    "hub_name",
+    "preprocessor",
+    "read_folder",
+    "read_preprocessor",
+    "read_state",
+    "state_weights",
+    "write_folder",
+    "write_state",
+]
