@@ -13,7 +13,7 @@ import numpy as np
 
 from .autograd import Tensor
 from .errors import MinivitError, ShapeError, shortened
-from .machinery import threads
+from .machinery.blocks import in_blocks
 
 
 class _Stateful:
@@ -87,7 +87,7 @@ class SGD(_Optimizer):
         lr = float(self.lr)
         for number, parameter in self._learning():
             buffer = self._buffers[number] if self.momentum else parameter.grad
-            _in_blocks(self._change, parameter.data, parameter.grad, buffer, lr=lr)
+            in_blocks(self._change, parameter.data, parameter.grad, buffer, lr=lr)
 
     def _change(self, p, g, buffer, lr):
         """The formula above for some rows of a parameter, in place."""
@@ -133,7 +133,7 @@ class AdamW(_Optimizer):
             step_size, eps = lr * root / (1 - beta1**t), self.eps * root
             keep = 1 - lr * self.weight_decay if parameter.ndim in (2, 4) else 1
             arrays = parameter.data, parameter.grad, self._averages[number], self._squares[number]
-            _in_blocks(self._change, *arrays, keep=keep, step_size=step_size, eps=eps)
+            in_blocks(self._change, *arrays, keep=keep, step_size=step_size, eps=eps)
 
     def _change(self, p, g, m, v, keep, step_size, eps):
         """The four lines above for some rows of a parameter, in place."""
@@ -174,7 +174,7 @@ class ExponentialMovingAverage(_Stateful):
         self._updates += 1
         share = 1 - min(self.decay, (1 + t) / (10 + t))
         for parameter, average in zip(self.parameters, self._averages, strict=True):
-            _in_blocks(self._change, parameter.data, average, share=share)
+            in_blocks(self._change, parameter.data, average, share=share)
 
     @staticmethod
     def _change(p, average, share):
@@ -230,17 +230,6 @@ def clip_grad_norm(parameters, max_norm):
         for gradient in gradients:
             np.multiply(gradient, scale, out=gradient)
     return norm
-
-
-def _in_blocks(change, *arrays, **numbers):
-    """change(*blocks, **numbers) for arrays of one shape, some rows at a time, on all threads."""
-    if arrays[0].ndim and arrays[0].size <= threads.BLOCK:  # most are small, and there are many
-        return change(*arrays, **numbers)
-    # of rank 0 they become rank 1, since NumPy makes numbers of them, which have no place for out=
-    arrays = [np.atleast_1d(array) for array in arrays]
-    rows = len(arrays[0])
-    parts = threads.blocks(rows, arrays[0].size // max(1, rows))
-    threads.run(lambda part: change(*(array[part] for array in arrays), **numbers), parts)
 
 
 def _number(where, name, value, least=0, below=math.inf):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from minivit import Tensor
+from minivit.machinery import threads
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -13,6 +14,15 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.section("seconds a lesson")
     for report in sorted(reports, key=lambda report: report.nodeid):
         terminalreporter.line(f"{report.duration:6.1f}  {report.nodeid.rpartition('::')[2]}")
+
+
+@pytest.fixture(params=[1, 2, 5])
+def number(request):
+    """The number of threads that the ops use in this test."""
+    before = threads.get_num_threads()
+    threads.set_num_threads(request.param)
+    yield request.param
+    threads.set_num_threads(before)
 
 
 @pytest.fixture

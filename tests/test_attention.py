@@ -1,6 +1,5 @@
-"""Attention, twice: the fused and tiled one equals the readable one, and holds no T x T matrix for all heads."""
+"""Attention, twice: the fused one equals the readable one, and holds no T x T matrix for all heads."""
 
-import itertools
 import math
 import sys
 import tracemalloc
@@ -10,6 +9,7 @@ import pytest
 
 from minivit import Tensor, gradcheck, no_grad, ops
 from minivit.errors import MinivitError, ShapeError
+from minivit.machinery import blocks
 
 ROOM = sys.modules["minivit.ops.attention"]  # ops.attention is the function
 
@@ -19,13 +19,14 @@ def drawn(rng, leading, queries, keys, size, value_size=None):
     return [rng.standard_normal((*leading, *shape)) for shape in shapes]
 
 
-@pytest.fixture(params=[2**20, 70, 20, 1], ids=lambda tile: f"tile {tile}")
-def tile(request, monkeypatch):
+@pytest.fixture(params=[2**20, 70, 20, 1], ids=lambda block: f"block {block}")
+def block(request, monkeypatch):
     """All heads at once; three heads of 4 x 5 and of 23 scores; a few queries; a single query.
 
     The smaller two keep no probabilities for backward, as where tokens are many.
     """
-    monkeypatch.setattr(ROOM, "TILE", request.param)
+    monkeypatch.setattr(blocks, "BLOCK", request.param)
+    monkeypatch.setattr(blocks, "QUERIES", 1)
     monkeypatch.setattr(ROOM, "KEEP", 0 if request.param < 70 else 2**22)
     return request.param
 
@@ -42,13 +43,13 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_fused_is_readable(shape, tile, rng, assert_same):
+def test_fused_is_readable(shape, block, rng, assert_same):
     arrays = drawn(rng, *shape)
     assert_same(ops.scaled_dot_product_attention, lambda q, k, v: ops.attention(q, k, v)[0], *arrays)
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_the_gradient_with_dropout(shape, tile, rng):
+def test_the_gradient_with_dropout(shape, block, rng):
     q, k, v = drawn(rng, *shape)
 
     def dropped(q, k, v):
@@ -57,15 +58,13 @@ def test_the_gradient_with_dropout(shape, tile, rng):
     assert gradcheck(dropped, q, k, v, directions=3, rtol=1e-6)
 
 
-@pytest.mark.parametrize("all_keys", [False, True])
-def test_the_tiles_cover_every_score_once(tile, all_keys):
+def test_the_blocks_cover_every_score_once(block):
     for B, h, queries, keys in ((1, 1, 1, 1), (2, 7, 4, 5), (5, 3, 11, 6), (4, 4, 3, 23), (50, 2, 2, 3), (1, 2, 40, 3)):
         covered = np.zeros((B, h, queries, keys), int)
-        for at, of in itertools.chain.from_iterable(ROOM._tiles(B, h, queries, keys, all_keys)):
-            place = (*at, of[-1])
-            assert at[:2] == of[:2]
-            covered[place] += 1
-            assert covered[place].size <= max(tile, keys if all_keys else 0)
+        for heads, parts in blocks._groups(B, h, queries, keys):
+            for part in parts:
+                covered[*heads, part] += 1
+                assert covered[*heads, part].size <= max(block, keys)
         assert (covered == 1).all()
 
 
@@ -78,13 +77,13 @@ def test_the_formula_by_hand(rng):
     np.testing.assert_allclose(context.data, expected @ v, rtol=1e-12)
 
 
-def test_large_scores_do_not_overflow(tile):
+def test_large_scores_do_not_overflow(block):
     q = np.array([[300.0, 0], [0, 300]], np.float32)
     for y in (ops.scaled_dot_product_attention(q, q, q), ops.attention(q, q, q)[0]):
         np.testing.assert_array_equal(y.data, q)
 
 
-def test_nan_in_one_query_stays_there(tile, rng):
+def test_nan_in_one_query_stays_there(block, rng):
     """NaN is not above the bound, and not below it either: the scores of the other queries must be shifted."""
     q, k, v = drawn(rng, (), 4, 5, 3)
     q *= 1e4
@@ -97,7 +96,7 @@ def test_nan_in_one_query_stays_there(tile, rng):
 
 @pytest.mark.parametrize("centre", [-4000, 0, 4000])
 @pytest.mark.parametrize("order", [1, -1])
-def test_scores_far_from_zero_in_any_order(centre, order, tile, rng, assert_same):
+def test_scores_far_from_zero_in_any_order(centre, order, block, rng, assert_same):
     """From tile to tile some rows' scores rise by hundreds, others' fall: exp would overflow, or leave only zeros."""
     q = np.array([1.0, -1, 1, 1, -1]).reshape(1, 5, 1) * np.ones((2, 1, 1))
     k = np.linspace(-2000, 2000, 24)[::order].reshape(1, 24, 1) + centre + rng.standard_normal((2, 24, 1))
@@ -105,7 +104,7 @@ def test_scores_far_from_zero_in_any_order(centre, order, tile, rng, assert_same
     assert_same(ops.scaled_dot_product_attention, lambda q, k, v: ops.attention(q, k, v)[0], q, k, v, tolerance=1e-9)
 
 
-def test_dropout_drops_probabilities_and_scales_the_rest(tile):
+def test_dropout_drops_probabilities_and_scales_the_rest(block):
     keys = 40
     q, k, v = np.zeros((3, 50, 2)), np.zeros((3, keys, 2)), np.broadcast_to(np.eye(keys), (3, keys, keys))
     y = ops.scaled_dot_product_attention(q, k, v, 0.25, 0).data  # v = 1 shows the probabilities themselves
@@ -119,7 +118,7 @@ def test_dropout_drops_probabilities_and_scales_the_rest(tile):
 
 
 @pytest.mark.parametrize("keep", [0, 2**22])
-def test_a_seed_drops_the_same_whatever_the_scores_and_with_or_without_a_graph(keep, tile, rng, monkeypatch):
+def test_a_seed_drops_the_same_whatever_the_scores_and_with_or_without_a_graph(keep, block, rng, monkeypatch):
     monkeypatch.setattr(ROOM, "KEEP", keep)
     q, k = rng.standard_normal((2, 3, 40, 2))
     v = np.broadcast_to(np.eye(40), (3, 40, 40))  # shows the probabilities themselves
@@ -132,7 +131,7 @@ def test_a_seed_drops_the_same_whatever_the_scores_and_with_or_without_a_graph(k
     assert all((one == drops[0]).all() for one in drops) and 0.4 < drops[0].mean() < 0.6
 
 
-def test_the_same_bits_with_and_without_a_graph(tile, rng):
+def test_the_same_bits_with_and_without_a_graph(block, rng):
     q, k, v = (Tensor(x, requires_grad=True) for x in drawn(rng, (2, 3), 11, 23, 4))
     recorded = ops.scaled_dot_product_attention(q, k, v).data
     with no_grad():

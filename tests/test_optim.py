@@ -10,7 +10,7 @@ import pytest
 
 from minivit import Tensor, nn
 from minivit.errors import GraphError, MinivitError, ShapeError
-from minivit.machinery import threads
+from minivit.machinery import blocks, threads
 from minivit.nn import Parameter
 from minivit.optim import SGD, AdamW, ExponentialMovingAverage, clip_grad_norm, warmup_cosine
 from minivit.vit import ViTConfig, ViTForImageClassification
@@ -56,11 +56,11 @@ def parameter(*shape, dtype=np.float64, seed=0):
 
 
 class TestGolden:
-    @pytest.mark.parametrize("block", [2, 7, threads.BLOCK])
+    @pytest.mark.parametrize("block", [2, 7, blocks.BLOCK])
     @pytest.mark.parametrize("dtype", CLOSE)
     @pytest.mark.parametrize(("make", "name"), MAKERS)
     def test_twenty_steps(self, golden, make, name, dtype, block, monkeypatch):
-        monkeypatch.setattr(threads, "BLOCK", block)
+        monkeypatch.setattr(blocks, "BLOCK", block)
         parameters = start(golden, dtype)
         optimizer = make(parameters)
         schedule = warmup_cosine(STEPS, warmup_steps=4, final=0.1)
@@ -126,7 +126,7 @@ class TestStep:
     @pytest.mark.parametrize("arrange", [np.asfortranarray, lambda x: np.repeat(x, 2, axis=0)[::2]])
     @pytest.mark.parametrize(("make", "name"), MAKERS)
     def test_any_memory_layout_in_place(self, make, name, arrange, monkeypatch):
-        monkeypatch.setattr(threads, "BLOCK", 8)
+        monkeypatch.setattr(blocks, "BLOCK", 8)
         p, q = parameter(7, 5), parameter(7, 5)
         q.data = array = arrange(q.data)
         for one in (p, q):
@@ -185,7 +185,7 @@ class TestStep:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         threads.set_num_threads(before)
-        three_blocks_a_thread = 2 * 3 * threads.BLOCK * p.data.itemsize
+        three_blocks_a_thread = 2 * 3 * blocks.BLOCK * p.data.itemsize
         assert peak < three_blocks_a_thread < p.data.nbytes / 2
 
     @pytest.mark.parametrize(("make", "name"), MAKERS)
@@ -395,10 +395,10 @@ class TestClip:
 
 
 class TestAverage:
-    @pytest.mark.parametrize("block", [2, threads.BLOCK])
+    @pytest.mark.parametrize("block", [2, blocks.BLOCK])
     @pytest.mark.parametrize("decay", [0.999, 0.3])
     def test_formula(self, decay, block, monkeypatch):
-        monkeypatch.setattr(threads, "BLOCK", block)
+        monkeypatch.setattr(blocks, "BLOCK", block)
         rng = np.random.default_rng(0)
         p = parameter(3, 5)
         average = p.data.copy()

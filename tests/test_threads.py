@@ -1,6 +1,5 @@
-"""Threads and blocks: the same bits with any number of threads, and every kind of trouble in one of them."""
+"""Threads: the same bits with any number of threads, and every kind of trouble in one of them."""
 
-import itertools
 import os
 import subprocess
 import sys
@@ -14,15 +13,7 @@ import pytest
 import minivit
 from minivit import Tensor, notebook, ops, optim, vit
 from minivit.errors import MinivitError
-from minivit.machinery import threads
-
-
-@pytest.fixture(params=[1, 2, 5])
-def number(request):
-    before = threads.get_num_threads()
-    threads.set_num_threads(request.param)
-    yield request.param
-    threads.set_num_threads(before)
+from minivit.machinery import products, threads
 
 
 @pytest.fixture
@@ -35,6 +26,12 @@ def four_threads():
 
 def blas_threads():
     return [library.num_threads for library in threads._blas()]
+
+
+def test_cuts_are_about_equal_and_leave_nothing_out():
+    assert threads.cut(10, 3) == [slice(0, 3), slice(3, 6), slice(6, 10)]
+    assert threads.cut(2, 5) == [slice(0, 1), slice(1, 2)]
+    assert threads.cut(0, 4) == [slice(0, 0)]
 
 
 def test_every_part_is_done_once(number):
@@ -106,7 +103,7 @@ def test_runs_from_several_threads_at_once(four_threads):
     y = x[:, None] * np.ones((300, 400))
 
     def caller():
-        results.append([threads.matmul(y, y.T) for _ in range(5)])
+        results.append([products.product(y, y.T) for _ in range(5)])
 
     callers = [threading.Thread(target=caller) for _ in range(4)]
     for each in callers:
@@ -114,8 +111,8 @@ def test_runs_from_several_threads_at_once(four_threads):
     for each in callers:
         each.join()
     assert len(results) == 4
-    for products in results:
-        for product in products:
+    for five in results:
+        for product in five:
             np.testing.assert_allclose(product, y @ y.T, rtol=1e-12)
 
 
@@ -167,7 +164,7 @@ def test_threads_are_as_many_as_blas_was_told_to_take():
 
 def test_a_first_op_that_needs_one_thread_does_not_make_it_the_number_for_all():
     code = """
-from minivit.machinery import threads
+from minivit.machinery import products, threads
 blas = max((library.num_threads for library in threads._blas()), default=None)
 threads.run(lambda part: None, [0])
 assert blas is None or threads.get_num_threads() == blas, (blas, threads.get_num_threads())
@@ -179,51 +176,17 @@ assert blas is None or threads.get_num_threads() == blas, (blas, threads.get_num
 def test_a_forked_process_has_threads_of_its_own():
     code = """
 import os, numpy as np
-from minivit.machinery import threads
+from minivit.machinery import products, threads
 threads.set_num_threads(3)
 x = np.ones((2000, 300))
-threads.matmul(x, x.T)
+products.product(x, x.T)
 child = os.fork()
 if child == 0:
-    os._exit(0 if (threads.matmul(x, x.T) == 300).all() and threads._workers == 2 else 1)
+    os._exit(0 if (products.product(x, x.T) == 300).all() and threads._workers == 2 else 1)
 raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     warnings = "-Wignore::DeprecationWarning"  # Python 3.12 warns of every fork of a process with threads
     assert subprocess.run([sys.executable, warnings, "-c", code], timeout=60).returncode == 0
-
-
-def test_blocks_and_cuts():
-    assert threads.cut(10, 3) == [slice(0, 3), slice(3, 6), slice(6, 10)]
-    assert threads.cut(2, 5) == [slice(0, 1), slice(1, 2)]
-    assert threads.cut(0, 4) == [slice(0, 0)]
-    parts = threads.blocks(1000, 1000)
-    assert parts[0].start == 0 and parts[-1].stop == 1000
-    assert all(one.stop == other.start for one, other in itertools.pairwise(parts))
-    assert max(part.stop - part.start for part in parts) * 1000 <= threads.BLOCK
-    assert threads.blocks(3, 10**7) == threads.cut(3, 3)  # a row is not cut
-
-
-@pytest.mark.parametrize(
-    ("m", "k", "n"), [(1, 1, 1), (2000, 64, 64), (197, 768, 1000), (5, 0, 3), (0, 4, 2), (3, 4, 0)]
-)
-def test_matmul_is_the_product(m, k, n, number, rng):
-    x, y, bias = rng.standard_normal((m, k)), rng.standard_normal((k, n)), rng.standard_normal(n)
-    np.testing.assert_allclose(threads.matmul(x, y), x @ y, rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(threads.matmul(x, y, bias), x @ y + bias, rtol=1e-12, atol=1e-12)
-    assert threads.matmul(x.astype(np.float32), y).dtype == np.float64
-
-
-@pytest.mark.parametrize("least", [1, threads.PRODUCT])
-def test_products_at_once_are_each_the_product(least, number, rng, monkeypatch):
-    """Cut along rows, along columns, and not at all; with a bias and without."""
-    monkeypatch.setattr(threads, "PRODUCT", least)
-    shapes = (700, 5, 3), (3, 5, 700), (40, 7, 40), (1, 9, 1)
-    factors = [(rng.standard_normal((m, k)), rng.standard_normal((k, n)), None) for m, k, n in shapes]
-    factors += [(x, y, rng.standard_normal(y.shape[1])) for x, y, _ in factors]
-    results = threads.products(*factors)
-    assert len(results) == 8
-    for result, (x, y, bias) in zip(results, factors, strict=True):
-        np.testing.assert_allclose(result, x @ y + (0 if bias is None else bias), rtol=1e-12, atol=1e-12)
 
 
 def trained(n):
@@ -295,7 +258,7 @@ def test_products_do_not_depend_on_what_was_computed_before():
     code = """
 import numpy as np, minivit
 from minivit import Tensor, ops
-from minivit.machinery import threads
+from minivit.machinery import products, threads
 minivit.set_num_threads(1)
 rng = np.random.default_rng(0)
 a, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((301, 907), (907, 403)))
@@ -322,7 +285,7 @@ assert all(np.array_equal(x, y) for x, y in zip(before, results(), strict=True))
 def test_first_ops_in_several_threads_do_not_make_one_thread_the_number_for_all():
     code = """
 import threading
-from minivit.machinery import threads
+from minivit.machinery import products, threads
 
 class Library:
     num_threads = 7
@@ -347,7 +310,7 @@ assert threads.get_num_threads() == 7, threads.get_num_threads()
 
 def test_no_more_threads_are_started_than_there_are_parts():
     code = """
-from minivit.machinery import threads
+from minivit.machinery import products, threads
 threads.set_num_threads(1000)
 threads.run(lambda part: None, [0, 1, 2])
 assert threads._workers == 2, threads._workers

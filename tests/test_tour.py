@@ -13,7 +13,7 @@ from minivit import Tensor, images, nn
 from minivit.course import tour
 from minivit.errors import FileError
 from minivit.gradcheck import GradientError
-from minivit.ops.gelu import normal_cdf
+from minivit.machinery.normal import normal
 from minivit.vit import ViTConfig, ViTForImageClassification
 
 matplotlib.use("Agg")
@@ -115,7 +115,7 @@ def test_another_seed_gives_other_weights(tmp_path, capsys, monkeypatch):
 def test_a_wrong_backward_is_found(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(tour, "_draw", lambda *_: [])
     # GELU without the second term of its derivative
-    monkeypatch.setitem(nn.ACTIVATIONS, "gelu", lambda x: x * Tensor(normal_cdf(x.data)))
+    monkeypatch.setitem(nn.ACTIVATIONS, "gelu", lambda x: x * Tensor(normal(x.data)[0]))
     with pytest.raises(GradientError, match=r"differ for .*vit\.\S+ \("):
         tour.tour(images.photo(), tmp_path, 0, CONFIG)
     assert "gradient check of the whole model: relative error" in capsys.readouterr().out

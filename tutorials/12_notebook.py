@@ -28,8 +28,8 @@ import numpy as np
 
 from minivit import Tensor, images, lessons, notebook, ops, vit
 from minivit.errors import ShapeError
+from minivit.machinery.blocks import BLOCK
 from minivit.notebook import CORRECTED, PUBLISHED
-from minivit.ops.attention import TILE
 
 photo = lessons.photo()
 
@@ -261,7 +261,7 @@ bars = {
     f"naive: four encoders\n2 x {encoders} arrays of scores": naive,
     "naive: one encoder\none array of scores": one,
     "tiled: four encoders\neverything, forward and backward": peak,
-    "tiled: one tile of scores\nthat fits into the cache": 4 * TILE,
+    "tiled: one tile of scores\nthat fits into the cache": 4 * BLOCK,
 }
 figure, panel = plt.subplots(figsize=(10, 4), dpi=100, layout="constrained")
 figure.set_label("memory")

@@ -1,10 +1,9 @@
-"""Threads and blocks: the one place that knows how many cores there are, and what fits into the cache of one.
+"""Threads: the one place that knows how many cores there are.
 
-NumPy works an array off on one core, and a formula of ten steps goes ten times through memory. So an op gives `run` its
-work on some rows, as a function, and `blocks` of rows that stay in a cache from the first step of the formula to the
-last. NumPy lets other threads go on while it computes, so the blocks are shared out to all cores. Matrix products are
-shared out in the same way; NumPy's own library for them (OpenBLAS) is held at one thread from the first op on, since
-two that want all cores stand in each other's way. A product outside of minivit then runs on one thread, too.
+NumPy works an array off on one core, and lets other threads go on while it computes. So `run` takes work in parts and
+shares them out to all cores; blocks.py and products.py cut it. NumPy's own library for matrix products (OpenBLAS) is
+held at one thread from the first op on, since two that want all cores stand in each other's way. A product outside of
+minivit then runs on one thread, too.
 
 How the work is cut depends on the work alone, never on the number of threads. So every sum adds its numbers in the same
 order, and the results are the same bits with any number of threads.
@@ -20,12 +19,7 @@ import queue
 import sys
 import threading
 
-import numpy as np
-
 from ..errors import check_whole
-
-BLOCK = 2**18  # numbers in a block, 1 MB in float32: between shorter calls of NumPy, threads wait for each other
-PRODUCT = 12 * 10**6  # multiply-adds, 0.3 ms on one core, that a part of a product has; below twice that none is cut
 
 _threads = None  # how many, once somebody asked or said
 _tasks = queue.SimpleQueue()  # what idle workers wait for
@@ -59,18 +53,13 @@ def cut(n, parts):
     return [slice(n * i // parts, n * (i + 1) // parts) for i in range(parts)]
 
 
-def blocks(rows, size=1):
-    """Cut `rows` rows of `size` numbers each into slices of at most about BLOCK numbers."""
-    return cut(rows, -(-rows * size // BLOCK))
-
-
 def run(work, parts):
     """Call work(part) for every part, in any order and several at a time; return when all are done.
 
     work writes its results where no other part writes. An exception in it is raised here, and parts may be left undone.
     """
     helpers = min(get_num_threads(), len(parts)) - 1
-    _hold_blas()
+    hold_blas()
     if helpers < 1:
         for part in parts:
             work(part)
@@ -84,51 +73,6 @@ def run(work, parts):
     errors = [error for error in (ended.get() for _ in parts) if error is not None]
     if errors:
         raise errors[0]
-
-
-def matmul(x, y, bias=None):
-    """x @ y + bias for two matrices, (m, k) @ (k, n) -> (m, n), a large one on all threads; bias: (n,) or None."""
-    return products((x, y, bias))[0]
-
-
-def batched_matmul(x, y):
-    """x @ y as NumPy has it: two matrices as in matmul, batches of them and vectors on the thread that calls."""
-    if x.ndim == y.ndim == 2:
-        return matmul(x, y)
-    _hold_blas()
-    return x @ y
-
-
-def products(*factors):
-    """[x @ y + bias, ...] for each (x, y, bias), as in matmul: together they may be large enough for all threads."""
-    jobs = []
-    for x, y, bias in factors:
-        dtype = np.result_type(x, y) if bias is None else np.result_type(x, y, bias)
-        jobs.append((x, y, bias, np.empty((len(x), y.shape[1]), dtype)))
-    results = [out for *_, out in jobs]
-    if sum(len(x) * y.size for x, y, _ in factors) < 2 * PRODUCT:
-        run(_multiply, [jobs])
-    else:
-        run(_multiply, [[part] for job in jobs for part in _parts(*job, len(jobs))])
-    return results
-
-
-def _parts(x, y, bias, out, count):
-    """One of `count` products, cut along the longer side of its result into parts as _multiply takes them."""
-    m, n = out.shape
-    # BLAS packs the other matrix anew for each part: so there are few
-    several = cut(max(m, n), min(len(x) * y.size // PRODUCT, max(4, max(m, n) // 384) // count))
-    if m >= n:
-        return [(x[part], y, bias, out[part]) for part in several]
-    return [(x, y[:, part], None if bias is None else bias[part], out[:, part]) for part in several]
-
-
-def _multiply(jobs):
-    """What one thread does without waiting: out = x @ y + bias for each (x, y, bias, out)."""
-    for x, y, bias, out in jobs:
-        np.matmul(x, y, out=out)
-        if bias is not None:
-            out += bias
 
 
 def _share(work, todo, ended):
@@ -148,7 +92,7 @@ def _share(work, todo, ended):
 
 
 def _worker():
-    _hold_blas()
+    hold_blas()
     while True:
         context, *job = _tasks.get()
         context.run(_share, *job)  # np.errstate and the like hold in all threads
@@ -197,7 +141,7 @@ def _blas():
     return ThreadpoolController().select(user_api="blas").lib_controllers
 
 
-def _hold_blas():
+def hold_blas():
     """Let matrix products run on one thread each, if they do not yet."""
     if not getattr(_local, "held", False):
         get_num_threads()  # which asks BLAS, before it is held

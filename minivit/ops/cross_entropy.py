@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..autograd import differentiable
-from ..errors import ShapeError
+from ..machinery.shapes import check_cross_entropy
 
 
 @differentiable
@@ -14,42 +14,15 @@ def cross_entropy(logits, labels, label_smoothing=0.0):
     The target t is 1 at the label; smoothing gives s of it in equal parts to all K classes (Szegedy et al. 2016).
     Backward: dlogits = (softmax(logits) - t) / B.
     """
-    labels = np.asarray(labels)
-    _check(logits, labels, label_smoothing)
+    labels = check_cross_entropy(logits, labels, label_smoothing)
     B, K = logits.shape
     shifted = logits - logits.max(-1, keepdims=True)
-    log_p = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))  # (B, K)
-    target = np.full_like(log_p, label_smoothing / K)
+    log_p = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))  # log softmax, (B, K)
+    target = np.full_like(log_p, label_smoothing / K)  # (B, K)
     target[np.arange(B), labels] += 1 - label_smoothing
+    surprise = np.where(target == 0, 0, log_p)  # a class that is impossible, log p = -inf, counts only where it is due
 
     def backward(dy):
         return (np.exp(log_p) - target) * (dy / B), None
 
-    surprise = np.where(target == 0, 0, log_p)  # a class that is impossible, log p = -inf, counts only where it is due
     return -(target * surprise).sum() / B, backward
-
-
-def _check(logits, labels, label_smoothing):
-    if logits.ndim != 2 or labels.shape != logits.shape[:1] or not logits.size:
-        raise ShapeError(
-            "cross_entropy",
-            f"logits {logits.shape} and labels {labels.shape} do not fit.",
-            rule="logits (B, K) and labels (B,), one class number for each example, at least one example.",
-        )
-    if labels.dtype.kind not in "iu":
-        raise ShapeError(
-            "cross_entropy",
-            f"labels are {labels.dtype}.",
-            rule="labels are class numbers: integers.",
-            hint="np.asarray(labels, dtype=np.int64), or scores.argmax(-1) where there are scores or one-hot rows.",
-        )
-    wrong = np.flatnonzero((labels < 0) | (labels >= logits.shape[1]))
-    if wrong.size:
-        raise ShapeError(
-            "cross_entropy",
-            f"labels[{wrong[0]}] = {labels[wrong[0]]} is no class ({wrong.size} of {labels.size} labels are not).",
-            rule=f"0 <= label < K, and the logits have K = {logits.shape[1]} classes.",
-            hint="class numbers start at 0; a model for more classes has a larger num_labels.",
-        )
-    if not 0 <= label_smoothing <= 1:
-        raise ShapeError("cross_entropy", f"label_smoothing={label_smoothing}.", rule="0 <= label_smoothing <= 1")

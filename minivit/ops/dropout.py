@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..autograd import differentiable
-from ..errors import MinivitError
+from ..machinery.shapes import check_dropout
 
 
 @differentiable
@@ -14,12 +14,9 @@ def dropout(x, p, rng, training=True):
     Backward: dx = dy * mask / (1 - p), with the same mask.
     Source: Srivastava et al. 2014, in the "inverted" form that needs no scaling later.
     """
-    if not 0 <= p <= 1:
-        raise MinivitError("dropout", f"p={p} is not a probability.", rule="0 <= p <= 1")
+    check_dropout(p, rng, training)
     if not training or p == 0:
         return x, lambda dy: dy
-    if rng is None:
-        raise MinivitError("dropout", "rng is None.", rule="chance comes from an np.random.Generator or a seed.")
     keep = np.random.default_rng(rng).random(x.shape, dtype=np.float32) >= p
     mask = keep * x.dtype.type(1 / (1 - p) if p < 1 else 0)
 

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 
 from ..autograd import differentiable
-from ..errors import ShapeError
+from ..machinery.shapes import check_transpose
 from .arithmetic import unbroadcast
 
 
@@ -23,14 +23,7 @@ def reshape(x, shape):
 @differentiable
 def transpose(x, axes=None):
     """Permute all axes: axis i of y is axis axes[i] of x; None reverses them.  Backward: the inverse permutation."""
-    if axes is not None and len(axes) != x.ndim:
-        raise ShapeError(
-            "transpose",
-            f"axes {tuple(axes)} for an array of shape {x.shape}.",
-            rule=f"as in NumPy, axes names every axis once: {x.ndim} of them.",
-            hint="to swap the last two axes of a rank-3 tensor, write x.transpose(0, 2, 1).",
-        )
-
+    check_transpose(x, axes)
     inverse = None if axes is None else np.argsort([axis % x.ndim for axis in axes])
 
     def backward(dy):

@@ -1,0 +1,102 @@
+"""What the arrays of an op must be: one check an op, which says what came and what holds."""
+
+import numpy as np
+
+from ..errors import MinivitError, ShapeError
+
+
+def check_linear(x, weight, bias):
+    if weight.ndim != 2 or x.shape[-1:] != weight.shape[1:] or (bias is not None and bias.shape != weight.shape[:1]):
+        came = f"x {x.shape}, weight {weight.shape}" + ("" if bias is None else f", bias {bias.shape}")
+        raise ShapeError("linear", f"{came} do not fit.", rule="x (..., in), weight (out, in), bias (out,)")
+
+
+def check_layer_norm(x, weight, bias):
+    if x.ndim == 0 or not x.shape[-1:] == weight.shape == bias.shape:
+        came = f"x {x.shape}, weight {weight.shape}, bias {bias.shape}"
+        raise ShapeError("layer_norm", f"{came} do not fit.", rule="x (..., D), weight (D,), bias (D,)")
+
+
+def check_matmul(x, y):
+    if 0 in (x.ndim, y.ndim) or x.shape[-1] != y.shape[-2:][0]:
+        raise ShapeError("matmul", f"{x.shape} @ {y.shape} do not fit.", rule="(..., m, k) @ (..., k, n): the k agree.")
+
+
+def check_conv2d(x, weight, bias, stride):
+    """Returns the stride as a pair (down, right)."""
+    down, right = (stride, stride) if np.ndim(stride) == 0 else stride
+    if x.ndim != 4 or weight.ndim != 4 or x.shape[1] != weight.shape[1]:
+        raise ShapeError(
+            "conv2d", f"x {x.shape} and weight {weight.shape} do not fit.", rule="x (B, C, H, W), weight (O, C, kh, kw)"
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ShapeError("conv2d", f"bias {bias.shape} does not fit weight {weight.shape}.", rule="bias (O,)")
+    if x.shape[2] < weight.shape[2] or x.shape[3] < weight.shape[3] or min(down, right) < 1:
+        raise ShapeError(
+            "conv2d",
+            f"kernel {weight.shape[2:]} with stride {(down, right)} on an image of {x.shape[2:]} pixels.",
+            rule="the kernel fits into the image, and the stride is at least 1.",
+        )
+    return down, right
+
+
+def check_transpose(x, axes):
+    if axes is not None and len(axes) != x.ndim:
+        raise ShapeError(
+            "transpose",
+            f"axes {tuple(axes)} for an array of shape {x.shape}.",
+            rule=f"as in NumPy, axes names every axis once: {x.ndim} of them.",
+            hint="to swap the last two axes of a rank-3 tensor, write x.transpose(0, 2, 1).",
+        )
+
+
+def check_attention(q, k, v, dropout_p=0.0, rng=None):
+    if min(q.ndim, k.ndim, v.ndim) < 2 or not (
+        q.shape[:-2] == k.shape[:-2] == v.shape[:-2] and q.shape[-1] == k.shape[-1] and k.shape[-2] == v.shape[-2]
+    ):
+        raise ShapeError(
+            "attention",
+            f"q {q.shape}, k {k.shape}, v {v.shape} do not fit.",
+            rule="q (..., q, d), k (..., k, d), v (..., k, d) with the same leading axes.",
+            hint="split the heads first: x.reshape(B, T, h, d).transpose(0, 2, 1, 3).",
+        )
+    if 0 in k.shape[-2:]:
+        raise ShapeError("attention", f"k {k.shape} is empty.", rule="there is a key to attend to, and d is 1 or more.")
+    if dropout_p and rng is None:
+        raise MinivitError("attention", "dropout_p without rng.", rule="chance comes from a Generator or a seed.")
+
+
+def check_dropout(p, rng, training):
+    if not 0 <= p <= 1:
+        raise MinivitError("dropout", f"p={p} is not a probability.", rule="0 <= p <= 1")
+    if training and p and rng is None:
+        raise MinivitError("dropout", "rng is None.", rule="chance comes from an np.random.Generator or a seed.")
+
+
+def check_cross_entropy(logits, labels, label_smoothing):
+    """Returns the labels as an array."""
+    labels = np.asarray(labels)
+    if logits.ndim != 2 or labels.shape != logits.shape[:1] or not logits.size:
+        raise ShapeError(
+            "cross_entropy",
+            f"logits {logits.shape} and labels {labels.shape} do not fit.",
+            rule="logits (B, K) and labels (B,), one class number for each example, at least one example.",
+        )
+    if labels.dtype.kind not in "iu":
+        raise ShapeError(
+            "cross_entropy",
+            f"labels are {labels.dtype}.",
+            rule="labels are class numbers: integers.",
+            hint="np.asarray(labels, dtype=np.int64), or scores.argmax(-1) where there are scores or one-hot rows.",
+        )
+    wrong = np.flatnonzero((labels < 0) | (labels >= logits.shape[1]))
+    if wrong.size:
+        raise ShapeError(
+            "cross_entropy",
+            f"labels[{wrong[0]}] = {labels[wrong[0]]} is no class ({wrong.size} of {labels.size} labels are not).",
+            rule=f"0 <= label < K, and the logits have K = {logits.shape[1]} classes.",
+            hint="class numbers start at 0; a model for more classes has a larger num_labels.",
+        )
+    if not 0 <= label_smoothing <= 1:
+        raise ShapeError("cross_entropy", f"label_smoothing={label_smoothing}.", rule="0 <= label_smoothing <= 1")
+    return labels
