@@ -1,12 +1,12 @@
 """The tape: a Tensor remembers the op that made it, and backward() walks those ops in reverse.
 
-An op is a function on arrays that returns its value and a function that carries a gradient back (see minivit/ops).
-`@differentiable` makes such a function work on Tensors and records each call as a Node. Nodes, not Tensors, form the
-graph: it keeps alive only what some backward needs. Where two roads leave a tensor, two gradients come back to it, and
-are added.
+An op is a function on arrays that returns its value and a function that carries a gradient back
+(see minivit/ops). `@differentiable` makes such a function work on Tensors and records each call as
+a Node. Nodes, not Tensors, form the graph: it keeps alive only what some backward needs. Where two
+roads leave a tensor, two gradients come back to it, and are added.
 
-There are no gradients of gradients: a backward computes on plain arrays and records nothing. What can go wrong with a
-graph is looked for in machinery/guards.py.
+There are no gradients of gradients: a backward computes on plain arrays and records nothing. What
+can go wrong with a graph is looked for in machinery/guards.py.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ import numpy as np
 from .machinery import guards
 from .machinery.arraylike import ArrayLike
 
-REGISTRY = {}  # "module.function" -> op, for every @differentiable function: the gradient-check test walks it
+REGISTRY = {}  # "module.function" -> op, every one: the gradient-check test walks it
 
 _mode = threading.local()  # recording is switched off for one thread at a time
 _adding = threading.Lock()  # two threads may add to the gradient of one parameter
@@ -32,9 +32,10 @@ class Tensor(ArrayLike):
     data: anything np.asarray takes; it is shared, not copied, and keeps its dtype.
     requires_grad: record what happens to this tensor, so that backward() can fill its `.grad`.
 
-    A tensor made by the user is a leaf: each backward() adds to its `.grad` (set it to None to start afresh). A
-    tensor made by an op keeps a gradient only after `retain_grad()`. The operators and methods (`+`, `@`, `.sum()`,
-    ...) are ops: see minivit/ops/__init__.py; its shape, numbers and looks are an array's: machinery/arraylike.py.
+    A tensor made by the user is a leaf: each backward() adds to its `.grad` (set it to None to
+    start afresh). A tensor made by an op keeps a gradient only after `retain_grad()`. The operators
+    and methods (`+`, `@`, `.sum()`, ...) are ops, set in minivit/ops/__init__.py; the looks of an
+    array are in machinery/arraylike.py.
     """
 
     __slots__ = ("__weakref__", "_node", "_version", "data", "grad", "requires_grad")
@@ -54,13 +55,14 @@ class Tensor(ArrayLike):
         """Keep the gradient of this inner tensor too: backward() will fill its `.grad`."""
         guards.has_past("Tensor.retain_grad", self)
         if self._node is not None:
-            self._node.retained = weakref.ref(self)  # a circle would keep it alive where nobody calls backward()
+            self._node.retained = weakref.ref(self)  # a circle would outlive them both
 
     def backward(self, grad=None):
-        """Add d(self)/d(leaf) to the `.grad` of every leaf this tensor was computed from, then free the graph.
+        """Add d(self)/d(leaf) to the `.grad` of every leaf behind this tensor, then free the graph.
 
-        grad: an array of this tensor's shape, the gradient that arrives from above; without it the tensor must be
-        one number (a loss), and 1 arrives. GraphError when there is nothing to walk, or when it was walked before.
+        grad: an array of this tensor's shape, the gradient that arrives from above; without it the
+        tensor must be one number (a loss), and 1 arrives. GraphError when there is nothing to walk,
+        or when it was walked before.
         """
         dy = guards.arriving(self, grad)
         if self._node is None:
@@ -70,9 +72,10 @@ class Tensor(ArrayLike):
 
 
 class Node:
-    """One op that was called: its name, the shape and dtype it made, where its gradients go and how to get them.
+    """One op that was called: its name, the shape and dtype it made, and the way back from it.
 
-    parents: for each array argument a Node (an inner tensor), a Tensor (a leaf) or None (needs no gradient).
+    parents: for each array argument a Node (an inner tensor), a Tensor (a leaf) or None (needs no
+    gradient): where the gradients go.
     backward: dy -> the gradients of the array arguments; None once the graph is freed.
     retained: a weak reference to the tensor, where it keeps its gradient.
     versions: of the leaves among the parents, when forward had their numbers.
@@ -93,7 +96,7 @@ def is_grad_enabled():
 
 @contextlib.contextmanager
 def no_grad():
-    """`with no_grad():` (or `@no_grad()` on a function): compute without recording; nothing is kept for backward."""
+    """`with no_grad():` or `@no_grad()`: compute without recording, and keep nothing."""
     before = is_grad_enabled()
     _mode.recording = False
     try:
@@ -105,9 +108,10 @@ def no_grad():
 def differentiable(fn):
     """Make an op of fn: arrays in, `(value, backward)` out.
 
-    fn takes arrays (and lists of arrays) and options; the op takes Tensors or arrays in their place. `backward(dy)`
-    returns one gradient for each array argument, in their order, each of its argument's shape and dtype, and None for
-    what has no gradient, such as integer labels. A single gradient needs no tuple.
+    fn takes arrays (and lists of arrays) and options; the op takes Tensors or arrays in their
+    place. `backward(dy)` returns one gradient for each array argument, in their order, each of its
+    argument's shape and dtype, and None for what has no gradient, such as integer labels. A single
+    gradient needs no tuple.
     """
     signature = inspect.signature(fn)
 
@@ -117,7 +121,7 @@ def differentiable(fn):
             args, kwargs = guards.bound(fn.__name__, signature, args, kwargs)
         inputs = []
         arrays = [unwrap(argument, inputs) for argument in args]
-        options = {name: unwrap(argument, inputs) for name, argument in kwargs.items()}  # of fn(x, *, weight)
+        options = {name: unwrap(argument, inputs) for name, argument in kwargs.items()}
         try:
             value, backward = guards.value_and_backward(fn.__name__, fn(*arrays, **options))
         except Exception as error:
@@ -135,7 +139,7 @@ def differentiable(fn):
 
 
 def unwrap(argument, inputs):
-    """The argument as fn takes it: arrays for Tensors, in lists too. Adds every array to `inputs`."""
+    """The argument with arrays for Tensors, in lists too. Adds every array to `inputs`."""
     if isinstance(argument, (Tensor, np.ndarray)):
         inputs.append(argument)
         return argument.data if isinstance(argument, Tensor) else argument
@@ -153,7 +157,7 @@ def _origin(x):
 
 
 def _walk(root, dy):
-    """Carry dy from root back to the leaves: every node once, after all that use it, freed as soon as it was used."""
+    """Carry dy from root back to the leaves: every node once, after all that use it, then freed."""
     order = _topological_order(root)
     guards.walkable(order)
     arriving = {root: dy}  # node -> the sum of the gradients that came to it so far
@@ -165,17 +169,17 @@ def _walk(root, dy):
                 _accumulate(tensor, dy.copy())
             gradients = guards.gradients(node, dy)
             for parent, gradient in zip(node.parents, gradients, strict=True):
-                if gradient is None:
-                    continue
-                if isinstance(parent, Tensor):
-                    _accumulate(parent, gradient.copy() if guards.is_shared(gradient, gradients, node) else gradient)
-                else:
-                    arriving[parent] = np.asarray(arriving[parent] + gradient) if parent in arriving else gradient
+                if isinstance(parent, Tensor) and gradient is not None:
+                    shared = guards.is_shared(gradient, gradients, node)
+                    _accumulate(parent, gradient.copy() if shared else gradient)
+                elif gradient is not None:
+                    before = arriving.get(parent)
+                    arriving[parent] = gradient if before is None else np.asarray(before + gradient)
         node.backward, node.parents, node.retained = None, (), None
 
 
 def _topological_order(root):
-    """Every node that root was computed from, each after all of its parents. A stack, since recursion has a limit."""
+    """Every node behind root, each after all of its parents. A stack: recursion has a limit."""
     order, seen, stack = [], set(), [(root, False)]
     while stack:
         node, parents_done = stack.pop()

@@ -15,7 +15,7 @@ from .products import rows
 from .threads import cut, run
 
 BLOCK = 2**18  # numbers in a block, 1 MB in float32: between shorter calls of NumPy, threads wait for each other
-QUERIES = 64  # at least so many in a block of scores: adding up the keys' gradients costs the same for fewer
+QUERIES = 128  # at least so many in a block of scores: adding up the keys' gradients costs the same for fewer
 
 
 def in_dtype(*arrays):

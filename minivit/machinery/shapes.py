@@ -100,3 +100,13 @@ def check_cross_entropy(logits, labels, label_smoothing):
     if not 0 <= label_smoothing <= 1:
         raise ShapeError("cross_entropy", f"label_smoothing={label_smoothing}.", rule="0 <= label_smoothing <= 1")
     return labels
+
+
+def check_sine_cosine(embed_dim):
+    if embed_dim < 4 or embed_dim % 4:
+        raise ShapeError(
+            "sine_cosine_positions",
+            f"embed_dim={embed_dim}.",
+            rule="D is a multiple of 4: sine and cosine, of row and column.",
+            hint=f"use {max(embed_dim // 4 * 4, 4)} or {max(embed_dim // 4 * 4, 4) + 4}.",
+        )

@@ -1,4 +1,4 @@
-"""Attention: every query asks every key. Twice: readable, from the small ops; and fused, without holding every score.
+"""Attention: every query asks every key. Twice: readable, and fused, without holding every score.
 
 B batch, h heads, q query tokens, k key tokens, d head size.
 """
@@ -14,16 +14,16 @@ from .dropout import dropout
 from .einsum import einsum, matmul
 from .softmax import softmax
 
-KEEP = 2**22  # probabilities, 16 MB in float32, that forward keeps for backward; where there are more, none
-SAFE = 60.0  # scores no farther from 0 than this need no shift: exp(60) = 1e26, which leaves 1e12 for the sum over v
+KEEP = 2**22  # probabilities, 16 MB in float32, that forward keeps for backward; of more, none
+SAFE = 60.0  # so near to 0, scores need no shift: exp(60) = 1e26 leaves 1e12 for the sum over v
 
 
 def attention(q, k, v, dropout_p=0.0, rng=None, head_mask=None):
     """softmax(q k^T / sqrt(d)) v, step by step.
 
-    q: (..., q, d), k and v: (..., k, d), dropout_p: chance to drop a probability, rng: for the dropout, head_mask:
-    broadcasts against the probabilities and multiplies them, 0 for a head to leave out.
-    Returns (context, probabilities): (..., q, d) and (..., q, k).
+    q: (..., q, d), k and v: (..., k, d), dropout_p: chance to drop a probability, rng: for the
+    dropout, head_mask: broadcasts against the probabilities and multiplies them, 0 for a head to
+    leave out.  Returns (context, probabilities): (..., q, d) and (..., q, k).
     Source: Vaswani et al. 2017, section 3.2.1.
     """
     check_attention(q, k, v)
@@ -36,12 +36,13 @@ def attention(q, k, v, dropout_p=0.0, rng=None, head_mask=None):
 
 @differentiable
 def scaled_dot_product_attention(q, k, v, dropout_p=0.0, rng=None):
-    """y = p v with p = softmax(s), s = q k^T / sqrt(d), some queries at a time: p never exists as a whole.
+    """y = p v, p = softmax(s), s = q k^T / sqrt(d); some queries at a time: p is never there whole.
 
-    q: (..., q, d), k and v: (..., k, d), the leading axes (batch, heads) alike; dropout_p: chance to drop a
-    probability, rng: for the dropout.  Returns the context y: (..., q, d).
-    Backward: dv = p^T dy, dp = dy v^T, ds = p * (dp - sum(dp * p)), dq = ds k / sqrt(d), dk = ds^T q / sqrt(d), where
-    sum(dp * p) = sum(dy * y) over d. Where tokens are many, p = exp(s - log(sum(exp(s)))) is made again from q and k.
+    q: (..., q, d), k and v: (..., k, d), the leading axes (batch, heads) alike; dropout_p: chance
+    to drop a probability, rng: for the dropout.  Returns the context y: (..., q, d).
+    Backward: dv = p^T dy, dp = dy v^T, ds = p * (dp - sum(dp * p)), where sum(dp * p) is also
+    sum(dy * y) over d; dq = ds k / sqrt(d), dk = ds^T q / sqrt(d).
+    Where there are more than KEEP of them, p = exp(s - log(sum(exp(s)))) is made again.
     Source: Dao et al. 2022, "FlashAttention", section 3.1 and appendix B.
     """
     check_attention(q, k, v, dropout_p, rng)
@@ -60,10 +61,11 @@ def scaled_dot_product_attention(q, k, v, dropout_p=0.0, rng=None):
 
     def backward(dy):
         def of_queries(place, q, dy, y, log_sum, k, v):
-            p = np.exp(q @ k.mT - log_sum) if kept is None else kept[place]
+            p = _exp(q @ k.mT, log_sum) if kept is None else kept[place]
             dropped, undrop = drop(p, place)
-            dp = undrop(dy @ v.mT)  # (B, h, q, k)
-            ds = (dp - np.vecdot(dy, y)[..., None]) * p
+            ds = undrop(dy @ v.mT)  # dp, (B, h, q, k)
+            ds -= np.vecdot(dy, y)[..., None]
+            ds *= p
             return (ds @ k,), (ds.mT @ q, dropped.mT @ dy)
 
         (dq,), (dk, dv) = by_queries(of_queries, (q, dy, y, log_sum), (k, v))
@@ -73,16 +75,22 @@ def scaled_dot_product_attention(q, k, v, dropout_p=0.0, rng=None):
 
 
 def _softmax(scores, bounded):
-    """Of scores (..., k), which become the probabilities; and log(sum(exp(scores))). bounded: no shift is needed."""
+    """(softmax(scores), log(sum(exp(scores)))), in the place of the scores; bounded: see SAFE."""
     largest = 0 if bounded else scores.max(-1, keepdims=True)
-    p = np.exp(np.subtract(scores, largest, out=scores), out=scores)
+    p = np.exp(scores, out=scores) if bounded else _exp(scores, largest)
     total = p @ np.ones((p.shape[-1], 1), p.dtype)  # a sum: BLAS is fast at that
     p /= total
     return p, largest + np.log(total)
 
 
+def _exp(scores, shift):
+    """exp(scores - shift), in the place of the scores."""
+    scores -= shift
+    return np.exp(scores, out=scores)
+
+
 def _dropout_again(p, rng):
-    """Dropout whose mask depends on the place of the probabilities: backward gets forward's without storing it."""
+    """Dropout with a mask for each place: backward draws forward's again, which nobody stored."""
     seed = np.random.default_rng(rng).integers(2**63) if p else None
     return lambda x, place: dropout.__wrapped__(x, p, [seed, *place])
 

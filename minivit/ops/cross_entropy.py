@@ -10,9 +10,11 @@ from ..machinery.shapes import check_cross_entropy
 def cross_entropy(logits, labels, label_smoothing=0.0):
     """Mean over the examples of -sum_k t_k log softmax(logits)_k.
 
-    logits: (B, K) scores, labels: (B,) integers in 0..K-1, label_smoothing: s in [0, 1].  Returns a number, in nats.
-    The target t is 1 at the label; smoothing gives s of it in equal parts to all K classes (Szegedy et al. 2016).
+    logits: (B, K) scores, labels: (B,) integers in 0..K-1, label_smoothing: s in [0, 1].
+    Returns a number, in nats.
+    The target t is 1 at the label; smoothing gives s of it in equal parts to all K classes.
     Backward: dlogits = (softmax(logits) - t) / B.
+    Source: Szegedy et al. 2016, "Rethinking the Inception Architecture", section 7.
     """
     labels = check_cross_entropy(logits, labels, label_smoothing)
     B, K = logits.shape
@@ -20,7 +22,7 @@ def cross_entropy(logits, labels, label_smoothing=0.0):
     log_p = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))  # log softmax, (B, K)
     target = np.full_like(log_p, label_smoothing / K)  # (B, K)
     target[np.arange(B), labels] += 1 - label_smoothing
-    surprise = np.where(target == 0, 0, log_p)  # a class that is impossible, log p = -inf, counts only where it is due
+    surprise = np.where(target == 0, 0, log_p)  # log p may be -inf, where nothing is due
 
     def backward(dy):
         return (np.exp(log_p) - target) * (dy / B), None

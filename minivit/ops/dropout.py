@@ -1,4 +1,4 @@
-"""Dropout: while training, set a random part of the numbers to 0 and scale the rest up, so that the mean stays."""
+"""Dropout: while training, some numbers, by chance, become 0, and the rest makes up for them."""
 
 import numpy as np
 
@@ -8,9 +8,10 @@ from ..machinery.shapes import check_dropout
 
 @differentiable
 def dropout(x, p, rng, training=True):
-    """y = x * mask / (1 - p), where each number's mask is 0 with probability p; y = x unless training.
+    """y = x * mask / (1 - p), each number's mask 0 with probability p; y = x unless training.
 
-    x: any shape, p: in [0, 1], rng: an np.random.Generator (which moves on) or a seed.  Returns y of x's shape.
+    x: any shape, p: in [0, 1], rng: an np.random.Generator (which moves on) or a seed.
+    Returns y of x's shape.
     Backward: dx = dy * mask / (1 - p), with the same mask.
     Source: Srivastava et al. 2014, in the "inverted" form that needs no scaling later.
     """

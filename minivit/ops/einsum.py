@@ -1,4 +1,4 @@
-"""Einsum: name the axes, and products, sums, transposes and diagonals follow; matmul is its best-known case."""
+"""Einsum: name the axes, and products, sums and transposes follow; matmul is one case."""
 
 import numpy as np
 
@@ -11,9 +11,10 @@ from .arithmetic import unbroadcast
 
 @differentiable
 def matmul(x, y):
-    """Matrix product over the last two axes, the others broadcast: (..., m, k) @ (..., k, n) -> (..., m, n).
+    """z = x @ y, the product of matrices, over the last two axes.
 
-    A vector counts as one row on the left and as one column on the right, as in NumPy.
+    x: (..., m, k), y: (..., k, n), their other axes broadcast.  Returns z: (..., m, n). A vector
+    counts as one row on the left and as one column on the right, as in NumPy.
     Backward: dx = dz @ y^T, dy = x^T @ dz.
     """
     check_matmul(x, y)
@@ -31,19 +32,21 @@ def matmul(x, y):
         dz = dz[..., None] if y.ndim == 1 else dz
         dz = np.expand_dims(dz, -2) if x.ndim == 1 else dz  # (..., m, n)
         dx, dy = batched(dz, right.mT), batched(left.mT, dz)
-        return unbroadcast(dx, left.shape).reshape(x.shape), unbroadcast(dy, right.shape).reshape(y.shape)
+        dx, dy = unbroadcast(dx, left.shape), unbroadcast(dy, right.shape)
+        return dx.reshape(x.shape), dy.reshape(y.shape)
 
     return batched(x, y), backward
 
 
 @differentiable
 def einsum(equation, *operands):
-    """Sum of products over named axes: "qhd,khd->qhk" is y[q,h,k] = sum over d of x1[q,h,d] * x2[k,h,d].
+    """"qhd,khd->qhk" is y[q,h,k] = sum over d of x1[q,h,d] * x2[k,h,d].
 
-    equation: for one or two operands. A letter that the output lacks is summed over; a letter twice in one operand
-    takes its diagonal; "..." stands for axes without a name, which broadcast; without "->" the output has the letters
-    that occur once, in alphabetical order, as in numpy.einsum.
-    Backward swaps the subscripts: dx1 = einsum("qhk,khd->qhd", dy, x2), dx2 = einsum("qhk,qhd->khd", dy, x1).
+    equation: for one or two operands. A letter that the output lacks is summed over; a letter twice
+    in one operand takes its diagonal; "..." stands for axes without a name, which broadcast;
+    without "->" the output has the letters that occur once, in alphabetical order, as NumPy's has.
+    Backward swaps the subscripts:
+    dx1 = einsum("qhk,khd->qhd", dy, x2), dx2 = einsum("qhk,qhd->khd", dy, x1).
     """
     *inputs, output = subscripts(equation, operands)
 
@@ -62,13 +65,14 @@ def einsum(equation, *operands):
 def summed_adjoint(dx, known, x, letters):
     """A gradient with the axes `known` as one with the axes of x.
 
-    It is constant along the axes that x alone had (they were summed), summed along those where x was stretched, and
-    lies on the diagonal where a letter stands twice.
+    It is constant along the axes that x alone had (they were summed), summed along those where x
+    was stretched, and lies on the diagonal where a letter stands twice.
     """
     once = unique(letters)
     diagonal = np.einsum(f"{letters}->{once}", x)
     dx = dx.reshape([dx.shape[known.index(c)] if c in known else 1 for c in once])
-    dx = unbroadcast(np.broadcast_to(dx, np.broadcast_shapes(dx.shape, diagonal.shape)), diagonal.shape)
+    stretched = np.broadcast_shapes(dx.shape, diagonal.shape)
+    dx = unbroadcast(np.broadcast_to(dx, stretched), diagonal.shape)
     if once == letters:
         return dx
     full = np.zeros_like(x)

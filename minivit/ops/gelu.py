@@ -1,4 +1,4 @@
-"""GELU: x times the chance that a normal number falls below x; exact, and in the tanh approximation."""
+"""GELU: x times the chance that a normal number is below x; exact, and its tanh approximation."""
 
 import math
 
@@ -11,11 +11,11 @@ from ..machinery.normal import normal
 
 @differentiable
 def gelu(x):
-    """GELU: y = x * Phi(x), with Phi the normal distribution function.
+    """y = x * Phi(x), with Phi the normal distribution function.
 
     x: any shape.  Returns y of x's shape.
-    Backward: dx = dy * (Phi(x) + x * phi(x)), with the density phi(x) = exp(-x^2 / 2) / sqrt(2 pi). That slope is made
-    in the forward pass, which has both of its parts at hand.
+    Backward: dx = dy * (Phi(x) + x * phi(x)), with the density phi(x) = exp(-x^2 / 2) / sqrt(2 pi).
+    That slope is made in the forward pass, which has both of its parts at hand.
     Source: Hendrycks and Gimpel 2016, "Gaussian Error Linear Units".
     """
     learning = is_grad_enabled()
@@ -35,11 +35,12 @@ def gelu(x):
 
 @differentiable
 def gelu_tanh(x):
-    """y = x * (1 + tanh(u)) / 2 with u = sqrt(2 / pi) * (x + 0.044715 x^3): GELU to about 5e-4, without erf.
+    """y = x * (1 + tanh(u)) / 2, u = sqrt(2 / pi) * (x + 0.044715 x^3): GELU to about 5e-4.
 
     x: any shape.  Returns y of x's shape.
-    Backward: dx = dy * ((1 + tanh u) / 2 + x * (1 - tanh^2 u) / 2 * du), du = sqrt(2 / pi) * (1 + 3 * 0.044715 x^2):
-    the derivative of this formula, not of the exact GELU.
+    Backward, the derivative of this formula and not of the exact GELU:
+    dx = dy * ((1 + tanh u) / 2 + x * (1 - tanh^2 u) / 2 * du),
+    du = sqrt(2 / pi) * (1 + 3 * 0.044715 x^2).
     Source: Hendrycks and Gimpel 2016, section 2.
     """
     slope = math.sqrt(2 / math.pi)

@@ -10,11 +10,13 @@ from ..machinery.shapes import check_layer_norm
 
 @differentiable
 def layer_norm(x, weight, bias, eps=1e-5):
-    """y = (x - mean) / sqrt(var + eps) * weight + bias, mean and (biased) variance over the last axis.
+    """y = (x - mean) / sqrt(var + eps) * weight + bias, mean and biased var over the last axis.
 
-    x: (..., D), weight and bias: (D,), eps: keeps a constant token from dividing by 0.  Returns y: (..., D).
-    Backward, with n = (x - mean) / sqrt(var + eps) and dn = dy * weight: mean and variance depend on x too, and give
-    dx = (dn - mean(dn) - n * mean(dn * n)) / sqrt(var + eps).
+    x: (..., D), weight and bias: (D,), eps: keeps a constant token from dividing by 0.
+    Returns y: (..., D).
+    Backward, with n = (x - mean) / sqrt(var + eps) and dn = dy * weight; mean and var depend on x:
+    dx = (dn - mean(dn) - n * mean(dn * n)) / sqrt(var + eps),
+    dweight = sum(dy * n), dbias = sum(dy).
     Source: Ba, Kiros and Hinton 2016, "Layer Normalization".
     """
     check_layer_norm(x, weight, bias)
@@ -31,7 +33,9 @@ def layer_norm(x, weight, bias, eps=1e-5):
     def backward(dy):
         def of_tokens(dy, n, rstd):
             dn = dy * weight
-            dx = (dn - mean(dn) - n * mean(dn, n)) * rstd
+            dx = dn - mean(dn)
+            dx -= n * mean(dn, n)
+            dx *= rstd
             return dx, total(dy * n), total(dy)
 
         return by_rows(of_tokens, dy, n, rstd, sums=2)
@@ -40,6 +44,6 @@ def layer_norm(x, weight, bias, eps=1e-5):
 
 
 def mean(a, b=None):
-    """The mean of a, or of a * b, over the last axis, which stays as an axis of size 1: (..., D) -> (..., 1)."""
-    added = a @ np.ones((a.shape[-1], 1), a.dtype) if b is None else np.vecdot(a, b)[..., None]  # BLAS adds fast
+    """The mean of a, or of a * b, by BLAS, which adds fast: (tokens, D) -> (tokens, 1)."""
+    added = a @ np.ones((a.shape[-1], 1), a.dtype) if b is None else np.vecdot(a, b)[:, None]
     return added / a.shape[-1]

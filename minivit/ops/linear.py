@@ -10,7 +10,7 @@ def linear(x, weight, bias=None):
     """y = x @ weight^T + bias.
 
     x: (..., in), weight: (out, in), bias: (out,) or None.  Returns y: (..., out).
-    Backward: dx = dy @ weight, dweight = dy^T @ x and dbias = sum(dy), both over all rows of the batch.
+    Backward: dx = dy @ weight, dweight = dy^T @ x, dbias = sum(dy): sums over the whole batch.
     """
     check_linear(x, weight, bias)
     y = product(x, weight.T, bias)

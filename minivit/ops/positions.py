@@ -5,30 +5,26 @@ The other grid is reached by bicubic interpolation, as one matrix a direction.
 
 import numpy as np
 
-from ..errors import ShapeError
+from ..machinery.shapes import check_sine_cosine
 from .einsum import einsum
 from .shape import concatenate
 
 
 def sine_cosine_positions(grid, embed_dim):
-    """Position embeddings that nobody learns: sines and cosines of the row (first half) and of the column.
+    """Position embeddings that nobody learns: sines and cosines of the row, then of the column.
 
-    grid: (rows, columns); embed_dim: D, a multiple of 4.  Returns (1, 1 + rows * columns, D) float32, CLS's row 0.
-    A place p becomes sin(p w), then cos(p w), each for D / 4 frequencies w from 1 down towards 1 / 10000.
+    grid: (rows, columns); embed_dim: D, a multiple of 4.  Returns (1, 1 + rows * columns, D)
+    float32, CLS's row 0. A place p becomes sin(p w), then cos(p w), each for D / 4 frequencies w
+    from 1 down towards 1 / 10000.
     ShapeError for another D.
     Source: Vaswani et al. 2017, section 3.5, in two dimensions as transformers' ViTMAE does it.
     """
     rows, columns = grid
-    if embed_dim < 4 or embed_dim % 4:
-        raise ShapeError(
-            "sine_cosine_positions",
-            f"embed_dim={embed_dim}.",
-            rule="D is a multiple of 4: sine and cosine, of row and column.",
-            hint=f"use {max(embed_dim // 4 * 4, 4)} or {max(embed_dim // 4 * 4, 4) + 4}.",
-        )
+    check_sine_cosine(embed_dim)
     row, column = np.divmod(np.arange(rows * columns), columns)  # (N,) each
     frequencies = 10000.0 ** (-np.arange(embed_dim // 4) / (embed_dim // 4))  # (D / 4,)
-    waves = [f(place[:, None] * frequencies) for place in (row, column) for f in (np.sin, np.cos)]  # 4 x (N, D / 4)
+    angles = [place[:, None] * frequencies for place in (row, column)]  # 2 x (N, D / 4)
+    waves = [f(angle) for angle in angles for f in (np.sin, np.cos)]  # 4 x (N, D / 4)
     patches = np.concatenate(waves, axis=1, dtype=np.float32)  # (N, D)
     return np.concatenate([np.zeros((1, embed_dim), np.float32), patches])[None]  # (1, T, D)
 
@@ -36,18 +32,20 @@ def sine_cosine_positions(grid, embed_dim):
 def interpolate_positions(positions, old_grid, new_grid):
     """The position embeddings of another grid of patches: bicubic, CLS's row unchanged.
 
-    positions: (1, 1 + rows * columns, D), old_grid and new_grid: (rows, columns).  Returns a Tensor (1, T, D).
+    positions: (1, 1 + rows * columns, D), old_grid and new_grid: (rows, columns).
+    Returns a Tensor (1, T, D).
     Source: as torch.nn.functional.interpolate(mode="bicubic", align_corners=False) does it.
     """
     (rows, columns), D = old_grid, positions.shape[-1]
-    down, across = (_bicubic(old, new).astype(positions.dtype) for old, new in zip(old_grid, new_grid, strict=True))
+    sides = zip(old_grid, new_grid, strict=True)
+    down, across = (_bicubic(old, new).astype(positions.dtype) for old, new in sides)
     grid = positions[0, 1:].reshape(rows, columns, D)
     grid = einsum("xc,ycd->yxd", across, einsum("yr,rcd->ycd", down, grid))  # (rows', columns', D)
     return concatenate([positions[:, :1], grid.reshape(1, -1, D)], axis=1)  # (1, T, D)
 
 
 def _bicubic(old, new):
-    """The (new, old) matrix that resamples `old` numbers on a line to `new`: Keys' cubic with a = -0.75."""
+    """The (new, old) matrix that resamples `old` numbers on a line: Keys' cubic with a = -0.75."""
     a = -0.75
     centre = (np.arange(new) + 0.5) * old / new - 0.5
     first = np.floor(centre).astype(int) - 1

@@ -23,7 +23,7 @@ def softmax(x, axis=-1):
 
 @differentiable
 def log_softmax(x, axis=-1):
-    """y = x - log(sum(exp(x))), shifted by the maximum: exact where softmax itself would round to 0.
+    """y = x - log(sum(exp(x))), shifted by the maximum: exact where softmax would round to 0.
 
     x: (..., K) scores.  Returns y: (..., K), logarithms of probabilities.
     Backward: dx = dy - softmax(x) * sum(dy).
