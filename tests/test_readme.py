@@ -1,9 +1,12 @@
-"""What README and CONTRIBUTING.md say is so: the examples print what their comments promise, and the files are there."""
+"""What README.md, CONTRIBUTING.md and CITATION.cff say is so: examples print what they promise, files are there."""
 
 import re
 from pathlib import Path
 
+from minivit import __version__
+
 ROOT = Path(__file__).parents[1]
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -25,8 +28,20 @@ def test_the_training_loop_learns_as_much_as_its_comment_says(capsys):
 
 
 def test_the_map_names_every_room():
-    package = Path(__file__).parents[1] / "minivit"
+    package = ROOT / "minivit"
     floor = [path.name for path in package.glob("*.py") if path.name not in ("__init__.py", "__main__.py")]
     ops = [path.stem for path in (package / "ops").glob("*.py") if path.stem != "__init__"]
     rooms = [f"{path.parent.name}/" for path in package.glob("*/__init__.py")]
     assert [name for name in floor + ops + rooms if name not in README] == []
+
+
+def test_contributing_names_files_that_are_there():
+    named = re.findall(r"`([\w./]+/[\w./]*)`", CONTRIBUTING) + re.findall(r"\]\(([\w./]+)\)", CONTRIBUTING)
+    assert len(named) >= 12 and [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_the_citation_is_of_this_version():
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    fields = dict(re.findall(r"^([a-z-]+): (.*)$", text, re.M))
+    assert fields["cff-version"] == "1.2.0" and fields["license"] == "MIT"
+    assert fields["version"] == __version__ and "  - name: The minivit authors" in text

@@ -189,7 +189,7 @@ def table(rng=0):
     names = [name.rpartition(".")[2] for name in REGISTRY if name.startswith("minivit.")]
     without = [name for name in names if name not in CASES]
     if without:
-        raise MinivitError("gradcheck", f"no case for {', '.join(without)}.", hint="add one to minivit/cases.py.")
+        raise MinivitError("gradcheck", f"no case for {', '.join(without)}.", hint="add one to course/cases.py.")
     return [(name, argument, worst) for name in names for argument, worst in errors(name, rng).items()]
 
 
