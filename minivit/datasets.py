@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .errors import FileError, MinivitError, ShapeError, shortened
+from .errors import FileError, MinivitError, RangeError, ShapeError, check_whole, shortened
 from .images import as_size, explained, open_image, photo
 
 PHOTO_SUFFIXES = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -34,6 +34,9 @@ class Dataset:
     first needed, and then image_shape is (C, H, W). labels: (N,) whole numbers 0..K-1. class_names: K names.
     `labels`, `class_names`, `num_channels` and `image_size` (H, W) are there without reading a picture. ShapeError when
     images, labels and class names do not fit together.
+
+    dataset[3] is the example (pixel_values (C, H, W), label), and a loop over the dataset gives all of them in order;
+    dataset[:100], a list of numbers or a mask (N,) gives the Dataset of these examples. batches() is for training.
     """
 
     mean, std = 0.5, 0.5  # see scaled
@@ -60,6 +63,25 @@ class Dataset:
     def __len__(self):
         return len(self.labels)
 
+    def __repr__(self):
+        count, K, shape = len(self), len(self.class_names), (self.num_channels, *self.image_size)
+        names = [*map(repr, self.class_names[:10]), *["..."] * (K > 10)]
+        return f"Dataset: {_counted(count, 'picture')} {shape}, {_counted(K, 'class', 'es')} {' '.join(names)}"
+
+    def __getitem__(self, index):
+        try:
+            rows = np.arange(len(self))[index]
+        except IndexError as error:
+            rule = f"{-len(self)} <= index < {len(self)}; or a slice, a list of such numbers, or a mask ({len(self)},)"
+            raise RangeError("Dataset", f"{error}.", rule=rule) from error
+        if rows.ndim:
+            return self.subset(rows)
+        pixel_values, labels = self.batch([rows])
+        return pixel_values[0], int(labels[0])
+
+    def __iter__(self):
+        return (self[i] for i in range(len(self)))
+
     @property
     def images(self):
         """(N, C, H, W) uint8, read when first needed and kept; of a folder of photos not an array but its Photos."""
@@ -76,6 +98,17 @@ class Dataset:
         pixels -= self.mean
         pixels /= self.std
         return pixels, self.labels[indices]
+
+    def batches(self, batch_size, rng=None):
+        """For a loop that is one epoch: every example once, as (pixel_values (B, C, H, W), labels (B,)), as from batch.
+
+        batch_size: B, the last batch taking what is left; len() is how many there are.
+        rng: None goes in order; a Generator shuffles, and moves on, so that the next epoch has another order; a seed
+        shuffles in the same order each time: for several epochs, make one rng = np.random.default_rng(0) before them.
+        training.fit draws its orders so, too.
+        """
+        check_whole("batches", "batch_size", batch_size, most=2**31)
+        return Batches(self, batch_size, rng)
 
     def scaled(self, mean, std):
         """The same pictures, scaled by another mean and std (of values 0..1): numbers, or one for each channel."""
@@ -134,6 +167,22 @@ class Dataset:
         new = Dataset(lambda: self.images.take(rows, axis=0), labels, class_names, shape)
         new.mean, new.std = self.mean, self.std
         return new
+
+
+class Batches:
+    """What Dataset.batches gives: each loop over it is an epoch."""
+
+    def __init__(self, dataset, batch_size, rng):
+        self.dataset, self.batch_size, self.rng = dataset, batch_size, rng
+
+    def __len__(self):
+        return -(-len(self.dataset) // self.batch_size)
+
+    def __iter__(self):
+        N = len(self.dataset)
+        order = np.arange(N) if self.rng is None else np.random.default_rng(self.rng).permutation(N)  # (N,)
+        for start in range(0, N, self.batch_size):
+            yield self.dataset.batch(order[start : start + self.batch_size])
 
 
 class Photos:
@@ -295,6 +344,10 @@ def image_folder(path, size=224, test_fraction=0.2, seed=0, strict=False):
         warnings.warn(f"{path}: {what} and are skipped:{lines}", stacklevel=2)
     everything, in_test = Dataset(Photos(files, size), labels, names), np.array(in_test)  # (N,) bool
     return everything.subset(~in_test), everything.subset(in_test)
+
+
+def _counted(count, name, plural="s"):
+    return f"{count} {name}{'' if count == 1 else plural}"
 
 
 def _folder(path):

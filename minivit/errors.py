@@ -31,6 +31,10 @@ class GraphError(MinivitError, RuntimeError):
     """A tensor, or the graph of ops behind it, cannot do what was asked: backward() where nothing was recorded, say."""
 
 
+class RangeError(MinivitError, IndexError):
+    """An index at which there is nothing."""
+
+
 class FileError(MinivitError, OSError):
     """A file or folder is missing, unreadable, damaged or not what its name says."""
 

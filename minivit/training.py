@@ -1,7 +1,7 @@
 """Training: fit a model to a dataset, measure it, and stop and go on without losing a bit. Knows nothing of ViT.
 
 A model is a Module that takes pixel_values (B, C, H, W) and gives logits (B, K), or an object that has them. A dataset
-has `len()`, `labels`, `class_names` and `batch(indices) -> (pixel_values, labels)`.
+has `len()`, `labels`, `class_names`, `batch(indices) -> (pixel_values, labels)` and, in order, `batches(batch_size)`.
 """
 
 import contextlib
@@ -59,13 +59,10 @@ def evaluate(model, dataset, batch_size=256):
     """Measure a model on a dataset, in evaluation mode. Returns an Evaluation; MinivitError for an empty dataset."""
     if not len(dataset):
         raise MinivitError("evaluate", "there are no examples to measure the model on.")
-    check_whole("evaluate", "batch_size", batch_size, most=2**31)
     K = len(dataset.class_names)
-    losses, predictions = 0.0, np.empty(len(dataset), np.int64)
+    losses, predictions = 0.0, []
     with model.evaluating(), no_grad():
-        for start in range(0, len(dataset), batch_size):
-            indices = np.arange(start, min(start + batch_size, len(dataset)))
-            pixel_values, labels = dataset.batch(indices)
+        for pixel_values, labels in dataset.batches(batch_size):
             output = model(pixel_values)
             logits = getattr(output, "logits", output)
             if logits.shape[1] != K:
@@ -75,8 +72,9 @@ def evaluate(model, dataset, batch_size=256):
                     rule="the model's classes are the data's.",
                     hint="finetune the model on this data: it gets a new head.",
                 )
-            losses += ops.cross_entropy(logits, labels).item() * len(indices)
-            predictions[indices] = logits.data.argmax(-1)
+            losses += ops.cross_entropy(logits, labels).item() * len(labels)
+            predictions.append(logits.data.argmax(-1))
+    predictions = np.concatenate(predictions)  # (N,)
     confusion = np.zeros((K, K), np.int64)
     np.add.at(confusion, (dataset.labels, predictions), 1)
     return Evaluation(losses / len(dataset), float((predictions == dataset.labels).mean()), confusion, predictions)

@@ -45,6 +45,111 @@ def test_dataset_tells_what_it_is():
     assert Dataset(PIXELS, LABELS.astype(np.uint8), NAMES).labels.dtype == np.int64
 
 
+def test_repr_says_what_it_holds_without_reading_it():
+    data, calls = deferred()
+    assert repr(data) == "Dataset: 11 pictures (3, 5, 7), 3 classes 'ant' 'bee' 'cat'"
+    assert repr(data.subset([0]).only([2])) == "Dataset: 1 picture (3, 5, 7), 1 class 'cat'" and calls == []
+    many = Dataset(PIXELS, LABELS, range(11))
+    assert repr(many).endswith(" 11 classes '0' '1' '2' '3' '4' '5' '6' '7' '8' '9' ...")
+
+
+@pytest.mark.parametrize("index", [0, 3, 10, -1, -11, np.int64(4), np.array(2)], ids=repr)
+def test_one_example_is_its_pixels_and_its_label(index):
+    data = arrays().scaled(0.25, 0.5)
+    pixels, label = data[index]
+    np.testing.assert_array_equal(pixels, data.batch([index])[0][0])
+    assert pixels.shape == (3, 5, 7) and pixels.dtype == np.float32
+    assert label == LABELS[index] and type(label) is int
+
+
+@pytest.mark.parametrize("index", [slice(2, 5), slice(None, None, -1), [7, 2, 2], LABELS == 1, []], ids=str)
+def test_a_slice_a_list_and_a_mask_give_a_dataset(index):
+    data, calls = deferred()
+    some = data[index]
+    assert isinstance(some, Dataset) and len(some) == len(LABELS[index]) and calls == []
+    np.testing.assert_array_equal(some.images, PIXELS[index])
+    np.testing.assert_array_equal(some.labels, LABELS[index])
+    assert some.class_names == NAMES
+
+
+@pytest.mark.parametrize(
+    "index, what",
+    [
+        (11, "index 11 is out of bounds"),
+        (-12, "index -12 is out of bounds"),
+        ([0, 11], "index 11 is out of bounds"),
+        ("cat", "only integers, slices"),
+        (1.5, "only integers, slices"),
+        ((0, 1), "too many indices"),
+        (np.array([True, False]), "boolean index did not match"),
+    ],
+    ids=str,
+)
+def test_an_index_at_which_there_is_nothing_is_explained(index, what):
+    with pytest.raises(IndexError, match=rf"^Dataset: {what}.*\n  rule: -11 <= index < 11; or a slice, ") as caught:
+        arrays()[index]
+    assert isinstance(caught.value, MinivitError)
+
+
+def test_a_loop_over_a_dataset_gives_every_example_in_order():
+    data = arrays()
+    pixels, labels = zip(*data, strict=True)
+    np.testing.assert_array_equal(np.stack(pixels), data.batch(slice(None))[0])
+    assert list(labels) == LABELS.tolist()
+    assert [label for _, label in data] == list(labels)  # and again
+
+
+# ---- batches
+
+
+def epoch(batches):
+    """The rows of PIXELS in the order in which a loop over batches gives them, each with its label checked."""
+    found = []
+    for pixels, labels in batches:
+        rows = [np.flatnonzero((np.rint((x + 1) * 127.5) == PIXELS).all((1, 2, 3))).item() for x in pixels]
+        np.testing.assert_array_equal(labels, LABELS[rows])
+        found.append(rows)
+    return found
+
+
+def test_batches_go_in_order_and_the_last_takes_what_is_left():
+    batches = arrays().batches(4)
+    assert len(batches) == 3
+    assert epoch(batches) == epoch(batches) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10]]
+    assert [len(arrays().batches(size)) for size in (1, 10, 11, 12)] == [11, 2, 1, 1]
+    assert epoch(arrays().batches(50)) == [list(range(11))]
+    assert list(arrays().subset([]).batches(4)) == [] and len(arrays().subset([]).batches(4)) == 0
+
+
+def test_a_seed_shuffles_every_epoch_alike_and_a_generator_each_anew():
+    order = np.random.default_rng(5).permutation(11).tolist()
+    assert sorted(order) == list(range(11)) != order
+    seeded = arrays().batches(4, rng=5)
+    assert epoch(seeded) == epoch(seeded) == epoch(arrays().batches(4, 5)) == [order[:4], order[4:8], order[8:]]
+    moving, expected = arrays().batches(11, np.random.default_rng(5)), np.random.default_rng(5)
+    first, second = epoch(moving), epoch(moving)
+    assert [first[0], second[0]] == [expected.permutation(11).tolist() for _ in range(2)]
+
+
+def test_batches_are_those_of_batch_and_read_nothing_before():
+    data, calls = deferred()
+    batches = data.scaled(0.25, 0.5).batches(3, rng=1)
+    assert len(batches) == 4 and calls == []
+    order = np.random.default_rng(1).permutation(11)
+    for at, (pixels, labels) in enumerate(batches):
+        expected = arrays().scaled(0.25, 0.5).batch(order[3 * at : 3 * at + 3])
+        np.testing.assert_array_equal(pixels, expected[0])
+        np.testing.assert_array_equal(labels, expected[1])
+    labels[:] = 99  # they are the loop's own
+    assert data.labels.max() == 2
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, "4", None, True])
+def test_batches_refuses_what_is_no_size(size):
+    with pytest.raises(MinivitError, match=r"^batches: batch_size=.*\n  rule: batch_size is a whole number"):
+        arrays().batches(size)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_batch_scales_as_pixel_values_does_to_the_last_bit(channels):
     every = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16).repeat(channels, axis=1)  # (1, C, 16, 16)

@@ -63,7 +63,7 @@ def test_the_table_has_every_op_and_argument():
 
 def test_an_op_without_a_case_is_named(monkeypatch):
     monkeypatch.setitem(autograd.REGISTRY, "minivit.ops.new.square", ops.exp)
-    with pytest.raises(MinivitError, match=r"no case for square\.\n  hint: add one to minivit/cases.py"):
+    with pytest.raises(MinivitError, match=r"no case for square\.\n  hint: add one to course/cases.py"):
         cases.table()
 
 

@@ -104,6 +104,18 @@ def test_each_example_is_seen_once_an_epoch():
     assert history[0]["train_accuracy"] is None and "test_accuracy" not in history[0]
 
 
+def test_a_loop_over_batches_is_fit_to_the_last_bit():
+    fitted, looped = Classifier(), Classifier()
+    training.fit(fitted, data(), epochs=3, batch_size=5, optimizer=optim.AdamW(fitted.parameters(), 0.02), rng=4)
+    optimizer, rng = optim.AdamW(looped.parameters(), 0.02), np.random.default_rng(4)
+    for _ in range(3):
+        for pixel_values, labels in data().batches(5, rng):
+            looped.zero_grad()
+            ops.cross_entropy(looped(pixel_values), labels).backward()
+            optimizer.step()
+    np.testing.assert_array_equal(weights(looped), weights(fitted))
+
+
 def test_evaluate_counts():
     class Fixed(nn.Module):
         def forward(self, x):
@@ -276,7 +288,7 @@ def test_empty_data(tmp_path):
         training.fit(model, nothing, **options(model, epochs=1))
     with pytest.raises(MinivitError, match="evaluate: there are no examples"):
         training.evaluate(model, nothing)
-    with pytest.raises(MinivitError, match="evaluate: batch_size=0"):
+    with pytest.raises(MinivitError, match="batches: batch_size=0"):
         training.evaluate(model, data(), batch_size=0)
     history = training.fit(model, data(), nothing, **options(model, epochs=1))
     assert "test_loss" not in history[0]

@@ -82,6 +82,15 @@ def gradcheck(args):
     return 1 if wrong else 0
 
 
+def show(args):
+    """Show an op, a layer or a class: its source, formula, shapes, gradient check and lesson."""
+    from ..course import show as course
+
+    if not args.name:
+        return course.names()
+    return 0 if course.page(" ".join(args.name), args.color) else 1
+
+
 def train(args):
     """Train a Vision Transformer from scratch on digits, MNIST, CIFAR-10 or a folder of photos."""
     _agg()
@@ -190,6 +199,11 @@ def _parser():
     made.add_argument("file", metavar="FILE", help="the file that exercise wrote, with your code in it")
 
     command(gradcheck, "gradcheck")
+
+    made = command(show, "show layer_norm")
+    made.add_argument("name", metavar="NAME", nargs="*", help="such as ViTLayer; without it, the names are listed")
+    help_ = "colours for `| less -R` too, or none; else where the output is a terminal that shows them"
+    made.add_argument("--color", action=argparse.BooleanOptionalAction, help=help_)
 
     data = {"metavar": "DATA", "help": "digits, mnist:FOLDER, cifar10:FOLDER, or a folder of photos"}
     source = {"metavar": "DIR", "help": "folder of a model, as train, finetune or import made it"}

@@ -189,10 +189,14 @@ def table(rng=0):
     names = [name.rpartition(".")[2] for name in REGISTRY if name.startswith("minivit.")]
     without = [name for name in names if name not in CASES]
     if without:
-        raise MinivitError("gradcheck", f"no case for {', '.join(without)}.", hint="add one to minivit/cases.py.")
-    rows = {}
-    for name in names:
-        for each in CASES[name]:
-            for found in compare(each.fn, *each.inputs(rng), rtol=1e-6, rng=rng):
-                rows[name, found.argument] = max(found.worst, rows.get((name, found.argument), 0.0))
-    return [(*key, worst) for key, worst in rows.items()]
+        raise MinivitError("gradcheck", f"no case for {', '.join(without)}.", hint="add one to course/cases.py.")
+    return [(name, argument, worst) for name in names for argument, worst in errors(name, rng).items()]
+
+
+def errors(op, rng):
+    """{argument: its worst relative error in all cases of the op}, as in table."""
+    worst = {}
+    for each in CASES[op]:
+        for found in compare(each.fn, *each.inputs(rng), rtol=1e-6, rng=rng):
+            worst[found.argument] = max(found.worst, worst.get(found.argument, 0.0))
+    return worst
