@@ -156,6 +156,12 @@ def test_a_wrong_backward_inside_a_layer_is_said_and_exits_1(shown, monkeypatch)
     assert shown("ViTSelfAttention")[1] == 0
 
 
+def test_a_missing_gradient_of_a_parameter_is_said_and_exits_1(shown, monkeypatch):
+    monkeypatch.setattr(nn.LayerNorm, "forward", lambda self, x: ops.layer_norm(x, self.weight, Tensor(self.bias.data)))
+    text, code = shown("ViTLayer")
+    assert code == 1 and "TOO LARGE" in said(text, "gradient")
+
+
 def test_the_attention_of_the_examples_is_far_from_even(rng):
     """Where all keys get the same share, a wrong gradient of queries and keys would not show."""
     layer = vit.ViTSelfAttention(examples.CONFIG, rng=0)

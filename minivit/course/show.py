@@ -32,7 +32,7 @@ GROUPS = {
     "layers": (nn,),
     "the model": (vit,),
     "the notebook": (notebook,),
-    "the tape": (autograd, importlib.import_module("minivit.gradcheck")),
+    "the tape": (autograd, sys.modules["minivit.gradcheck"]),  # minivit.gradcheck is the function
     "optimisers": (optim,),
 }
 FURTHER = ("augment", "datasets", "images", "lens", "training")  # found by their names, but not listed
@@ -86,8 +86,9 @@ def find(name):
             found = [entry for entry in entries if any(f".{alike(key)}".endswith(wanted) for key in _keys(entry))]
             if found:
                 found += [entry for entry in entries if f".{_plain(entry.path)}".endswith(f".{_plain(found[0].name)}")]
-                found.sort(key=lambda entry: not entry.path.endswith(getattr(entry.object, "__qualname__", "")))
-                first = {}  # of what has several paths, that of the class which defines it
+                # of a method that several classes have, the path in the class that defines it comes first
+                found.sort(key=lambda entry: "." in entry.name and not entry.path.endswith(entry.object.__qualname__))
+                first = {}
                 for entry in found:
                     first.setdefault(id(entry.object), _op(entry))
                 return list(first.values())
