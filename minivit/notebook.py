@@ -23,6 +23,7 @@ import numpy as np
 from . import nn, ops
 from .autograd import Tensor
 from .errors import ShapeError
+from .machinery.random import generator
 
 PUBLISHED = "nhn,nhd->nhd"
 CORRECTED = "qhk,khd->qhd"
@@ -36,7 +37,7 @@ class PatchEmbeddings(nn.Module):
     forward() takes the image of the constructor, forward(image) another one.
     """
 
-    def __init__(self, image, out_channels, kernel_size=3, rng=0):
+    def __init__(self, image, out_channels, kernel_size=3, rng=None):
         self.image = _check_image(image, kernel_size)
         self.Conv = nn.Conv2d(len(self.image), out_channels, kernel_size, stride=kernel_size, rng=rng)
 
@@ -51,8 +52,8 @@ class PatchEmbeddings(nn.Module):
 class Embedding(nn.Module):
     """Positions 1..N through a linear layer, added to the tokens; then CLS in front. (N, D) -> (T, D)."""
 
-    def __init__(self, embed_dim, rng=0):
-        rng = np.random.default_rng(rng)
+    def __init__(self, embed_dim, rng=None):
+        rng = generator(rng)
         self.linear = nn.Linear(1, embed_dim, rng=rng)
         self.cls_token = nn.normal((1, embed_dim), 1, rng)
 
@@ -71,7 +72,7 @@ class MultiheadSelfAttention(nn.Module):
     forward(x, output_scores=True) returns (context, scores): (T, D) and the softmaxed scores (q, h, k).
     """
 
-    def __init__(self, input_dim, heads, value_einsum=CORRECTED, rng=0):
+    def __init__(self, input_dim, heads, value_einsum=CORRECTED, rng=None):
         if heads < 1 or input_dim % heads:
             raise ShapeError(
                 "MultiheadSelfAttention",
@@ -87,7 +88,7 @@ class MultiheadSelfAttention(nn.Module):
                 rule="it takes scores (q, h, k) and values (k, h, d), in this order.",
                 hint=f'use "{CORRECTED}", or "{PUBLISHED}" for the published numbers.',
             )
-        rng = np.random.default_rng(rng)
+        rng = generator(rng)
         self.heads, self.value_einsum = heads, value_einsum
         d = input_dim // heads
         self.wq, self.wk, self.wv = (nn.Linear(d, d, rng=rng) for _ in range(3))
@@ -109,8 +110,8 @@ class MultiheadSelfAttention(nn.Module):
 class EncoderBlock(nn.Module):
     """n = norm1(x), m = norm2(n + attention(n)), m + mlp(m): (T, D) -> (T, D). Options as in the attention."""
 
-    def __init__(self, input_dim, heads, value_einsum=CORRECTED, rng=0):
-        rng = np.random.default_rng(rng)
+    def __init__(self, input_dim, heads, value_einsum=CORRECTED, rng=None):
+        rng = generator(rng)
         self.norm1 = nn.LayerNorm(input_dim)
         self.attn_layer = MultiheadSelfAttention(input_dim, heads, value_einsum, rng)
         self.norm2 = nn.LayerNorm(input_dim)
@@ -130,8 +131,8 @@ class Vit(nn.Module):
     over 8 heads, 512 do. Options as in the attention.
     """
 
-    def __init__(self, input_dim, embed_dim, heads, num_encoders, value_einsum=CORRECTED, rng=0):
-        rng = np.random.default_rng(rng)
+    def __init__(self, input_dim, embed_dim, heads, num_encoders, value_einsum=CORRECTED, rng=None):
+        rng = generator(rng)
         self.projection = nn.Linear(input_dim, embed_dim, rng=rng) if input_dim != embed_dim else None
         self.encoder_blocks = nn.ModuleList(
             [EncoderBlock(embed_dim, heads, value_einsum, rng) for _ in range(num_encoders)]

@@ -14,6 +14,7 @@ from . import nn, ops
 from .autograd import Tensor
 from .config import ViTConfig, check_heads, check_patches, to_2tuple
 from .errors import MinivitError, ShapeError, check_whole
+from .machinery.random import generator
 from .ops.positions import interpolate_positions
 from .weights.pretrained import PreTrainedModel
 
@@ -46,7 +47,7 @@ class PatchEmbeddings(nn.Module):
     or pairs, in pixels; num_patches: N = (H / P) * (W / P).
     """
 
-    def __init__(self, image_size=224, patch_size=16, num_channels=3, embed_dim=768, std=None, rng=0):
+    def __init__(self, image_size=224, patch_size=16, num_channels=3, embed_dim=768, std=None, rng=None):
         check_patches("PatchEmbeddings", image_size, patch_size)
         check_whole("PatchEmbeddings", "num_channels", num_channels)
         check_whole("PatchEmbeddings", "embed_dim", embed_dim)
@@ -113,8 +114,8 @@ class ViTEmbeddings(nn.Module):
     use_mask_token: learn one token more, that stands for every patch where forward's bool_masked_pos (B, N) is True.
     """
 
-    def __init__(self, config, use_mask_token=False, rng=0):
-        rng = np.random.default_rng(rng)
+    def __init__(self, config, use_mask_token=False, rng=None):
+        rng = generator(rng)
         std, D = config.initializer_range, config.hidden_size
         self.cls_token = nn.normal((1, 1, D), std, rng)
         self.mask_token = nn.constant((1, 1, D), 0) if use_mask_token else None
@@ -156,9 +157,9 @@ class ViTSelfAttention(nn.Module):
     forward returns (context, probabilities); the probabilities (B, h, q, k) are None unless output_attentions.
     """
 
-    def __init__(self, config, rng=0):
+    def __init__(self, config, rng=None):
         check_heads("ViTSelfAttention", config.hidden_size, config.num_attention_heads)
-        rng = np.random.default_rng(rng)
+        rng = generator(rng)
         self.num_attention_heads = config.num_attention_heads
         self.attention_head_size = config.hidden_size // config.num_attention_heads
         sizes = config.hidden_size, config.hidden_size, config.qkv_bias, config.initializer_range
@@ -195,7 +196,8 @@ class ViTSelfAttention(nn.Module):
 class ViTSelfOutput(nn.Module):
     """The output matrix that mixes the heads. (B, T, D) -> (B, T, D); the residual is added in ViTLayer."""
 
-    def __init__(self, config, rng=0):
+    def __init__(self, config, rng=None):
+        rng = generator(rng)
         self.dense = nn.Linear(config.hidden_size, config.hidden_size, std=config.initializer_range, rng=rng)
         self.dropout = nn.Dropout(config.hidden_dropout_prob, rng)
 
@@ -209,8 +211,8 @@ class ViTAttention(nn.Module):
     forward returns (output, probabilities), the probabilities as in ViTSelfAttention.
     """
 
-    def __init__(self, config, rng=0):
-        rng = np.random.default_rng(rng)
+    def __init__(self, config, rng=None):
+        rng = generator(rng)
         self.attention = ViTSelfAttention(config, rng)
         self.output = ViTSelfOutput(config, rng)
         self.pruned_heads = set()
@@ -256,7 +258,7 @@ class ViTAttention(nn.Module):
 class ViTIntermediate(nn.Module):
     """First half of the MLP. (B, T, D) -> (B, T, F)."""
 
-    def __init__(self, config, rng=0):
+    def __init__(self, config, rng=None):
         self.dense = nn.Linear(config.hidden_size, config.intermediate_size, std=config.initializer_range, rng=rng)
         self.hidden_act = config.hidden_act
 
@@ -267,7 +269,8 @@ class ViTIntermediate(nn.Module):
 class ViTOutput(nn.Module):
     """Second half of the MLP, and the residual. (B, T, F), (B, T, D) -> (B, T, D)."""
 
-    def __init__(self, config, rng=0):
+    def __init__(self, config, rng=None):
+        rng = generator(rng)
         self.dense = nn.Linear(config.intermediate_size, config.hidden_size, std=config.initializer_range, rng=rng)
         self.dropout = nn.Dropout(config.hidden_dropout_prob, rng)
 
@@ -281,8 +284,8 @@ class ViTLayer(nn.Module):
     forward returns (hidden_states, probabilities), the probabilities as in ViTSelfAttention.
     """
 
-    def __init__(self, config, rng=0):
-        rng = np.random.default_rng(rng)
+    def __init__(self, config, rng=None):
+        rng = generator(rng)
         self.attention = ViTAttention(config, rng)
         self.intermediate = ViTIntermediate(config, rng)
         self.output = ViTOutput(config, rng)
@@ -336,8 +339,8 @@ class ViTEncoder(nn.Module):
     head_mask: None or one entry for each layer, None or an array that broadcasts against (B, h, q, k).
     """
 
-    def __init__(self, config, rng=0):
-        rng = np.random.default_rng(rng)
+    def __init__(self, config, rng=None):
+        rng = generator(rng)
         self.layer = nn.ModuleList([ViTLayer(config, rng) for _ in range(config.num_hidden_layers)])
 
     def forward(self, hidden_states, head_mask=None, output_attentions=False, output_hidden_states=False):
@@ -357,7 +360,7 @@ class ViTEncoder(nn.Module):
 class ViTPooler(nn.Module):
     """The CLS token through a linear map and tanh. (B, T, D) -> (B, D)."""
 
-    def __init__(self, config, rng=0):
+    def __init__(self, config, rng=None):
         sizes = config.hidden_size, config.pooler_output_size
         self.dense = nn.Linear(*sizes, std=config.initializer_range, rng=rng)
         self.pooler_act = config.pooler_act
@@ -376,7 +379,7 @@ class ViTModel(PreTrainedModel):
 
     PARTS = ("add_pooling_layer", "use_mask_token")
 
-    def __init__(self, config, add_pooling_layer=True, use_mask_token=False, rng=0):
+    def __init__(self, config, add_pooling_layer=True, use_mask_token=False, rng=None):
         if not isinstance(config, ViTConfig):
             raise MinivitError(
                 type(self).__name__,
@@ -384,7 +387,7 @@ class ViTModel(PreTrainedModel):
                 rule="it is a ViTConfig.",
                 hint="ViTConfig(hidden_size=64, ...), ViTConfig.tiny(), or ViTConfig.from_dict(fields).",
             )
-        rng = np.random.default_rng(rng)
+        rng = generator(rng)
         self.config = copy.deepcopy(config)  # prune_heads writes to it
         self.embeddings = ViTEmbeddings(config, use_mask_token, rng)
         self.encoder = ViTEncoder(config, rng)
@@ -442,8 +445,8 @@ class ViTForImageClassification(PreTrainedModel):
     forward's labels: (B,) class numbers; they give the loss, the mean cross-entropy.
     """
 
-    def __init__(self, config, rng=0):
-        rng = np.random.default_rng(rng)
+    def __init__(self, config, rng=None):
+        rng = generator(rng)
         self.vit = ViTModel(config, add_pooling_layer=False, rng=rng)
         self.config = self.vit.config
         self.classifier = nn.Linear(config.hidden_size, config.num_labels, std=config.initializer_range, rng=rng)
@@ -474,8 +477,8 @@ class ViTForMaskedImageModeling(PreTrainedModel):
     Source: Xie et al. 2022, "SimMIM", as transformers' class of the same name.
     """
 
-    def __init__(self, config, rng=0):
-        rng = np.random.default_rng(rng)
+    def __init__(self, config, rng=None):
+        rng = generator(rng)
         self.vit = ViTModel(config, add_pooling_layer=False, use_mask_token=True, rng=rng)
         self.config = self.vit.config
         stride, std = config.encoder_stride, config.initializer_range

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minivit import Tensor
+from minivit import Tensor, manual_seed
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -13,6 +13,11 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.section("seconds a lesson")
     for report in sorted(reports, key=lambda report: report.nodeid):
         terminalreporter.line(f"{report.duration:6.1f}  {report.nodeid.rpartition('::')[2]}")
+
+
+@pytest.fixture(autouse=True)
+def _same_layers_in_any_order_of_the_tests():
+    manual_seed(0)
 
 
 @pytest.fixture

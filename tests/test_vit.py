@@ -405,7 +405,6 @@ def test_labels_may_be_lists_arrays_and_tensors():
 def test_the_seed_decides():
     config = small(num_hidden_layers=1)
     for make in (ViTForImageClassification, ViTModel):
-        assert same_state(make(config), make(config, rng=0))
         assert same_state(make(config, rng=3), make(config, rng=np.random.default_rng(3)))
         assert not same_state(make(config, rng=3), make(config, rng=4))
     rng = np.random.default_rng(3)
@@ -416,7 +415,8 @@ def test_the_seed_decides():
 
 
 def test_first_values():
-    model = ViTForImageClassification(ViTConfig.tiny(num_hidden_layers=2, initializer_range=0.05, image_size=64))
+    config = ViTConfig.tiny(num_hidden_layers=2, initializer_range=0.05, image_size=64)
+    model = ViTForImageClassification(config, rng=0)
     state = model.state_dict()
     for name, array in state.items():
         if "layernorm" in name:

@@ -278,7 +278,7 @@ assert curves["sine-cosine"][-1] > 0.95
 # D. So position n is n times one vector, plus another. CLS gets none. By hand, on the photo, with its patches of 3 x 3:
 
 # %%
-tokens = notebook.PatchEmbeddings(x.transpose(0, 2, 1), 10)()  # (N, 10)
+tokens = notebook.PatchEmbeddings(x.transpose(0, 2, 1), 10, rng=0)()  # (N, 10)
 embedding = notebook.Embedding(10, rng=1)
 weight, bias = embedding.linear.weight.data, embedding.linear.bias.data  # (10, 1), (10,)
 

@@ -283,7 +283,7 @@ plt.show()
 # its numbers make one matrix, which could have been learned directly.
 
 # %%
-thinks = notebook.EncoderBlock(10, 2).eval().to(np.float64).mlp
+thinks = notebook.EncoderBlock(10, 2, rng=0).eval().to(np.float64).mlp
 first, _, second = thinks
 one_matrix = second.weight.data @ first.weight.data  # (D, D)
 one_bias = second.weight.data @ first.bias.data + second.bias.data  # (D,)

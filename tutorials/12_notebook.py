@@ -85,7 +85,7 @@ T = len(embedded)
 print("embedding ", embedded.shape)
 assert embedded.shape == (5477, 10) and np.allclose(by_hand, embedded.data, rtol=1e-5, atol=1e-4)
 
-wide = notebook.Embedding(512)(notebook.PatchEmbeddings(image, 512)())
+wide = notebook.Embedding(512, rng=1)(notebook.PatchEmbeddings(image, 512, rng=0)())
 print("embedding ", wide.shape, " the same with 512 channels")
 assert wide.shape == (5477, 512)
 
@@ -114,7 +114,7 @@ assert (position_part[1000:] > 50 * patch_part[1000:]).all()
 # %%
 D, h = 512, 8
 d = D // h
-corner = notebook.Embedding(D, rng=1)(notebook.PatchEmbeddings(image[:, :30, :30], D)()).data  # (101, D)
+corner = notebook.Embedding(D, rng=1)(notebook.PatchEmbeddings(image[:, :30, :30], D, rng=0)()).data  # (101, D)
 x = ops.layer_norm(corner, np.ones(D, np.float32), np.zeros(D, np.float32), 1e-5).data  # (101, D)
 attention = notebook.MultiheadSelfAttention(D, h, rng=2)
 
@@ -182,7 +182,7 @@ print(f"the MLP's {block.mlp.num_parameters():,} parameters and the residual do 
 # %%
 def held(value_einsum):
     """Bytes that wait for backward after the forward pass of one block, and the output."""
-    x = notebook.Embedding(10, rng=1)(notebook.PatchEmbeddings(image[:, :84, :84], 10)())
+    x = notebook.Embedding(10, rng=1)(notebook.PatchEmbeddings(image[:, :84, :84], 10, rng=0)())
     model = notebook.Vit(10, D, h, 1, value_einsum, rng=2).eval()
     tracemalloc.start()
     y = model(x)

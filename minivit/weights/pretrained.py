@@ -8,6 +8,7 @@ import numpy as np
 from .. import nn
 from ..config import ViTConfig, to_2tuple
 from ..errors import MinivitError, ShapeError
+from ..machinery.random import generator
 from ..ops.positions import interpolate_positions
 from .folder import read_folder, write_folder
 from .hub import find
@@ -66,7 +67,7 @@ class PreTrainedModel(nn.Module):
         return self.config.to_dict() | {"architectures": [type(self).__name__], "dtype": str(self.dtype)}
 
     @classmethod
-    def from_pretrained(cls, name, ignore_mismatched_sizes=False, rng=0, **kwargs):
+    def from_pretrained(cls, name, ignore_mismatched_sizes=False, rng=None, **kwargs):
         """The model in a folder, or on the Hugging Face hub by its name, in float32 and evaluation mode.
 
         The folder is one that transformers, save_pretrained or `minivit train` wrote. The rest as from_tensors.
@@ -75,7 +76,7 @@ class PreTrainedModel(nn.Module):
         return cls.from_tensors(fields, tensors, ignore_mismatched_sizes, rng, **kwargs)
 
     @classmethod
-    def from_tensors(cls, fields, tensors, ignore_mismatched_sizes=False, rng=0, **kwargs):
+    def from_tensors(cls, fields, tensors, ignore_mismatched_sizes=False, rng=None, **kwargs):
         """The model of a config and {hub name: array}, in float32 and evaluation mode.
 
         kwargs: fields of the config to set anew, num_labels=10 say; with another image_size the position embeddings
@@ -131,7 +132,7 @@ def _fit_positions(found, before, after):
 
 def _draw_heads(found, expected, std, rng):
     """Put a new head among the tensors where it is missing or of another size: as when a model is made."""
-    rng = np.random.default_rng(rng)
+    rng = generator(rng)
     drawn = [
         name
         for name, parameter in expected.items()
