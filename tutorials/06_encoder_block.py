@@ -307,7 +307,7 @@ x += 0.3 * rng.standard_normal(x.shape)  # and random numbers for the positions
 
 
 def by_hand(block, x):
-    attended, _ = block.attention(block.layernorm_before(x))  # (B, T, D)
+    attended = block.attention(block.layernorm_before(x))[0]  # (B, T, D)
     x = x + attended
     inner = ops.gelu(block.intermediate.dense(block.layernorm_after(x)))  # (B, T, F)
     return x + block.output.dense(inner)  # (B, T, D)
