@@ -51,9 +51,9 @@ MAKERS = {
         )
     },
     "notebook.PatchEmbeddings": lambda **rng: notebook.PatchEmbeddings(IMAGE, 4, **rng),
-    "notebook.Embedding": lambda **rng: notebook.Embedding(4, **rng),
+    "notebook.Embedding": lambda **rng: notebook.Embedding(IMAGE, 4, **rng),
     "MultiheadSelfAttention": lambda **rng: notebook.MultiheadSelfAttention(6, 3, **rng),
-    "EncoderBlock": lambda **rng: notebook.EncoderBlock(6, 3, **rng),
+    "EncoderBlock": lambda **rng: notebook.EncoderBlock(6, 6, 3, **rng),
     "Vit": lambda **rng: notebook.Vit(4, 6, 3, 2, **rng),
 }
 

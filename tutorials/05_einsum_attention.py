@@ -345,7 +345,7 @@ for name, parameter in layer.named_parameters():
 shared = notebook.MultiheadSelfAttention(D_, h, rng=0).to(np.float64)
 moved = tokens.copy()
 moved[:, :d_] += rng.standard_normal((T_, d_))
-in_notebook = (shared(Tensor(tokens)).data != shared(Tensor(moved)).data).any(0)  # (D,)
+in_notebook = (shared(tokens, tokens, tokens).data != shared(moved, moved, moved).data).any(0)  # (D,)
 in_vit = (layer(Tensor(tokens[None]))[0].data != layer(Tensor(moved[None]))[0].data).any((0, 1))  # (D,)
 print("numbers of a token that notice: notebook", in_notebook.astype(int), " ViT", in_vit.astype(int))
 assert in_notebook[:d_].all() and not in_notebook[d_:].any() and in_vit.all()

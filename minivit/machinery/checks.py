@@ -171,3 +171,61 @@ def painted(image, patch_size, stride):
             rule=f"with bool_masked_pos every pixel is in a patch: both sides are multiples of {stride}.",
             hint="resize or crop the image.",
         )
+
+
+# ---- notebook.py
+
+
+def image(image, kernel_size):
+    """One image (C, W, H), an array or a Tensor, that the kernel fits into; NaN and infinity are refused."""
+    data = image.data if is_tensor(image) else image
+    if data.ndim != 3 or (len(data) > 4 and data.shape[2] in (1, 3, 4)):
+        raise ShapeError(
+            "PatchEmbeddings",
+            f"the image has shape {data.shape}.",
+            rule="one image (C, W, H): no batch, channels first.",
+            hint="photo.transpose(2, 1, 0) turns (H, W, C) into (C, W, H); batch[0] is one image of a batch.",
+        )
+    if not 1 <= kernel_size <= min(data.shape[1:]):
+        raise ShapeError(
+            "PatchEmbeddings",
+            f"kernel_size={kernel_size} on an image of {data.shape[1]} x {data.shape[2]} pixels (W x H).",
+            rule="the kernel is at least 1 pixel and fits into the image.",
+        )
+    if not np.isfinite(data).all():
+        raise ShapeError("PatchEmbeddings", "the image holds NaN or infinity.", hint="look at the photo.")
+    return image
+
+
+def tokens(where, x, width):
+    """Refuse tokens that are not (T, width)."""
+    shape = getattr(x, "shape", None)
+    if shape is None or len(shape) != 2 or shape[1] != width:
+        raise ShapeError(
+            where,
+            f"the tokens are of type {type(x).__name__}." if shape is None else f"the tokens have shape {shape}.",
+            rule=f"(tokens, {width}): one image, no batch.",
+            hint=f"Embedding(image, out_channels={width}, kernel_size=3)() gives such tokens; mind the last brackets.",
+        )
+
+
+def input_dim(input_dim, heads):
+    """Refuse a width that the heads do not share evenly."""
+    if heads < 1 or input_dim % heads:
+        raise ShapeError(
+            "MultiheadSelfAttention",
+            f"input_dim={input_dim} cannot be split over heads={heads}.",
+            rule="input_dim % heads == 0" + (f", but {input_dim} % {heads} = {input_dim % heads}" if heads else ""),
+            hint=f"heads may be {', '.join(str(n) for n in range(1, input_dim + 1) if input_dim % n == 0)}.",
+        )
+
+
+def value_einsum(value_einsum, shape, expected):
+    """Refuse an equation that makes, on a trial, a context of another shape than expected, (q, h, d)."""
+    if shape != expected:
+        raise ShapeError(
+            "MultiheadSelfAttention",
+            f'value_einsum="{value_einsum}" does not give the context (q, h, d).',
+            rule="it takes scores (q, h, k) and values (k, h, d), in this order.",
+            hint='use "qhk,khd->qhd", or "nhn,nhd->nhd" for the published numbers.',
+        )
