@@ -5,6 +5,7 @@ import importlib
 from . import autograd, config, errors, nn, notebook, ops, optim, vit, weights
 from .autograd import Tensor, differentiable, no_grad
 from .gradcheck import gradcheck
+from .machinery.random import manual_seed
 from .machinery.threads import get_num_threads, set_num_threads
 
 __version__ = "0.1.0"
@@ -22,6 +23,7 @@ __all__ = [
     "errors",
     "get_num_threads",
     "gradcheck",
+    "manual_seed",
     "nn",
     "no_grad",
     "notebook",

@@ -27,6 +27,13 @@ class ShapeError(MinivitError):
     """An array has the wrong shape, size, rank or dtype."""
 
 
+class EntryError(MinivitError, KeyError, IndexError):
+    """A model's output has no entry of this name or number."""
+
+    def __str__(self):  # KeyError would print its message quoted, on one line
+        return self.args[0]
+
+
 class GraphError(MinivitError, RuntimeError):
     """A tensor, or the graph of ops behind it, cannot do what was asked: backward() where nothing was recorded, say."""
 

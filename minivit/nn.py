@@ -1,7 +1,9 @@
 """Modules: parameters with names, and the layers that the Vision Transformer is built from, named as in PyTorch.
 
-What draws numbers takes `rng`, a Generator or a seed. The same seed gives the same numbers, so two layers of one shape
-and the default rng=0 are equal: in a model, make one `rng = np.random.default_rng(0)` and pass it to every layer.
+What draws numbers takes `rng`. None: the package's own generator, which minivit.manual_seed(n) restarts, so that two
+layers made one after the other differ and a run still repeats. A Generator: its next numbers. A seed: the same numbers
+each time, so two layers of one shape and one seed are equal. A class of your own that takes rng begins with
+`rng = nn.generator(rng)` and hands that Generator to each of its layers.
 """
 
 import contextlib
@@ -12,6 +14,7 @@ import numpy as np
 from . import ops
 from .autograd import Tensor
 from .errors import MinivitError, ShapeError, check_names, check_whole
+from .machinery.random import generator
 
 # by the names that Hugging Face configs use
 ACTIVATIONS = {
@@ -50,20 +53,20 @@ def meta():
         _meta = before
 
 
-def normal(shape, std, rng):
+def normal(shape, std, rng=None):
     """A float32 Parameter drawn from a normal distribution of mean 0."""
     if _meta:
         return constant(shape, 0)
-    data = np.random.default_rng(rng).standard_normal(shape, dtype=np.float32)
+    data = generator(rng).standard_normal(shape, dtype=np.float32)
     data *= std
     return Parameter(data)
 
 
-def uniform(shape, bound, rng):
+def uniform(shape, bound, rng=None):
     """A float32 Parameter drawn evenly from -bound to bound."""
     if _meta:
         return constant(shape, 0)
-    return Parameter(np.random.default_rng(rng).uniform(-bound, bound, shape).astype(np.float32))
+    return Parameter(generator(rng).uniform(-bound, bound, shape).astype(np.float32))
 
 
 def constant(shape, value):
@@ -191,7 +194,7 @@ class Linear(Module):
     +-1 / sqrt(in_features), as PyTorch does.
     """
 
-    def __init__(self, in_features, out_features, bias=True, std=None, rng=0):
+    def __init__(self, in_features, out_features, bias=True, std=None, rng=None):
         _check_sizes("Linear", in_features=in_features, out_features=out_features)
         self.weight, self.bias = _weight_and_bias((out_features, in_features), bias, std, rng)
 
@@ -209,7 +212,7 @@ class Conv2d(Module):
     kernel_size, stride: a number or (down, right); std: as in Linear.
     """
 
-    def __init__(self, in_channels, out_channels, kernel_size, stride=1, *, bias=True, std=None, rng=0):
+    def __init__(self, in_channels, out_channels, kernel_size, stride=1, *, bias=True, std=None, rng=None):
         if np.shape(kernel_size) not in ((), (2,)):
             raise MinivitError("Conv2d", f"kernel_size={kernel_size!r}.", rule="a number, or a pair (down, right).")
         kh, kw = np.broadcast_to(kernel_size, 2).tolist()
@@ -233,7 +236,7 @@ def _check_sizes(where, **sizes):
 
 def _weight_and_bias(shape, bias, std, rng):
     """The first parameters of a Linear or Conv2d (no bias: None)."""
-    rng = np.random.default_rng(rng)
+    rng = generator(rng)
     if std is None:
         bound = 1 / math.sqrt(math.prod(shape[1:]))
         return uniform(shape, bound, rng), uniform(shape[:1], bound, rng) if bias else None
@@ -257,10 +260,10 @@ class LayerNorm(Module):
 
 
 class Dropout(Module):
-    """While training, drop each number with probability p; rng: a Generator (shared and moved on) or a seed."""
+    """While training, drop each number with probability p; rng: a Generator (shared and moved on), a seed or None."""
 
-    def __init__(self, p=0.5, rng=0):
-        self.p, self.rng = p, np.random.default_rng(rng)
+    def __init__(self, p=0.5, rng=None):
+        self.p, self.rng = p, generator(rng)
 
     def forward(self, x):
         return ops.dropout(x, self.p, self.rng, self.training)

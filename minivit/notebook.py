@@ -14,6 +14,9 @@ What it does differently from vit.py:
 The published notebook made the context with "nhn,nhd->nhd". A letter twice in one operand takes the diagonal, so the
 context of token n is scores[n, h, n] * v[n, h]: its own value times one number, and nothing of any other token's
 value. Attention sums over the keys, each with its own value: "qhk,khd->qhd".
+
+The cells run as they are typed, on an image x: embed_out = Embedding(x, out_channels=512, kernel_size=3)(), then
+MultiheadSelfAttention(512, 8)(embed_out, embed_out, embed_out) or Vit(512, 512, heads=8, num_encoders=4)(embed_out).
 """
 
 import math
@@ -22,7 +25,8 @@ import numpy as np
 
 from . import nn, ops
 from .autograd import Tensor
-from .errors import ShapeError
+from .machinery import checks
+from .machinery.random import generator
 
 PUBLISHED = "nhn,nhd->nhd"
 CORRECTED = "qhk,khd->qhd"
@@ -36,12 +40,15 @@ class PatchEmbeddings(nn.Module):
     forward() takes the image of the constructor, forward(image) another one.
     """
 
-    def __init__(self, image, out_channels, kernel_size=3, rng=0):
-        self.image = _check_image(image, kernel_size)
+    def __init__(self, image, out_channels, kernel_size=3, rng=None):
+        self.image = self._checked(image, kernel_size)
         self.Conv = nn.Conv2d(len(self.image), out_channels, kernel_size, stride=kernel_size, rng=rng)
 
+    def _checked(self, image, kernel_size):
+        return checks.image(image if isinstance(image, Tensor) else Tensor(image).data, kernel_size)
+
     def forward(self, image=None):
-        x = self.image if image is None else _check_image(image, self.Conv.stride)
+        x = self.image if image is None else self._checked(image, self.Conv.stride)
         if not isinstance(x, Tensor):
             x = x.astype(self.Conv.weight.dtype, copy=False)
         x = self.Conv(x[None])  # (1, out_channels, W / kernel_size, H / kernel_size)
@@ -49,123 +56,101 @@ class PatchEmbeddings(nn.Module):
 
 
 class Embedding(nn.Module):
-    """Positions 1..N through a linear layer, added to the tokens; then CLS in front. (N, D) -> (T, D)."""
+    """One image's patches, plus their positions 1..N through a linear layer; then CLS in front: (C, W, H) -> (T, D).
 
-    def __init__(self, embed_dim, rng=0):
-        rng = np.random.default_rng(rng)
-        self.linear = nn.Linear(1, embed_dim, rng=rng)
-        self.cls_token = nn.normal((1, embed_dim), 1, rng)
+    D = out_channels. The patches are those of PatchEmbeddings, made of the same arguments and called in the same way.
+    """
 
-    def forward(self, tokens):
-        _check_tokens("Embedding", tokens, self.cls_token.size)
-        positions = np.arange(1, len(tokens) + 1, dtype=self.linear.weight.dtype)[:, None]  # (N, 1)
-        return ops.concatenate([self.cls_token, tokens + self.linear(positions)])
+    def __init__(self, image, out_channels, kernel_size=3, rng=None):
+        rng = generator(rng)
+        self.patch_embeddings = PatchEmbeddings(image, out_channels, kernel_size, rng)
+        self.linear = nn.Linear(1, out_channels, rng=rng)
+        self.cls_token = nn.normal((1, out_channels), 1, rng)
+
+    def forward(self, image=None):
+        patches = self.patch_embeddings(image)  # (N, D)
+        positions = np.arange(1, len(patches) + 1, dtype=patches.dtype)[:, None]  # (N, 1)
+        return ops.concatenate([self.cls_token, patches + self.linear(positions)])  # (T, D)
 
 
 class MultiheadSelfAttention(nn.Module):
-    """Self-attention whose heads share their maps: softmax(q k^T / sqrt(d)) v in each head. (T, D) -> (T, D).
+    """Attention whose heads share their maps: softmax(q k^T / sqrt(d)) v in each head. (T, D) three times -> (T, D).
 
     input_dim: D, which the heads divide. value_einsum: how scores (q, h, k) and values (k, h, d) make the context;
     CORRECTED never holds all the scores. PUBLISHED and any other equation that gives (T, h, d) do: 4 T^2 h bytes in
     float32, 960 MB for 5477 tokens and 8 heads, and about four times that forward and backward.
-    forward(x, output_scores=True) returns (context, scores): (T, D) and the softmaxed scores (q, h, k).
+    forward(values, keys, queries): the tokens that are read, those by which they are found, and those that ask. In
+    self-attention all three are the same. A value belongs to the key at its place; queries may be more or fewer, and
+    there is one output token for each. With output_scores=True it returns (context, scores): (T, D) and the softmaxed
+    scores (q, h, k).
     """
 
-    def __init__(self, input_dim, heads, value_einsum=CORRECTED, rng=0):
-        if heads < 1 or input_dim % heads:
-            raise ShapeError(
-                "MultiheadSelfAttention",
-                f"input_dim={input_dim} cannot be split over heads={heads}.",
-                rule="input_dim % heads == 0" + (f", but {input_dim} % {heads} = {input_dim % heads}" if heads else ""),
-                hint=f"heads may be {', '.join(str(n) for n in range(1, input_dim + 1) if input_dim % n == 0)}.",
-            )
+    def __init__(self, input_dim, heads, value_einsum=CORRECTED, rng=None):
+        checks.input_dim(input_dim, heads)
         context = ops.einsum(value_einsum, np.zeros((2, 3, 2)), np.zeros((2, 3, 5)))  # T = 2, h = 3, d = 5
-        if context.shape != (2, 3, 5):
-            raise ShapeError(
-                "MultiheadSelfAttention",
-                f'value_einsum="{value_einsum}" does not give the context (q, h, d).',
-                rule="it takes scores (q, h, k) and values (k, h, d), in this order.",
-                hint=f'use "{CORRECTED}", or "{PUBLISHED}" for the published numbers.',
-            )
-        rng = np.random.default_rng(rng)
+        checks.value_einsum(value_einsum, context.shape, (2, 3, 5))
+        rng = generator(rng)
         self.heads, self.value_einsum = heads, value_einsum
         d = input_dim // heads
         self.wq, self.wk, self.wv = (nn.Linear(d, d, rng=rng) for _ in range(3))
 
-    def forward(self, x, output_scores=False):
-        d = len(self.wq.weight)
-        _check_tokens("MultiheadSelfAttention", x, self.heads * d)
-        x = x.reshape(len(x), self.heads, d)  # (T, h, d)
-        q, k, v = self.wq(x), self.wk(x), self.wv(x)
+    def forward(self, values, keys, queries, output_scores=False):
+        q, k, v = self._heads(self.wq, queries), self._heads(self.wk, keys), self._heads(self.wv, values)
         if self.value_einsum == CORRECTED and not output_scores:
             q, k, v = (x.transpose(1, 0, 2) for x in (q, k, v))  # (h, T, d)
             context = ops.scaled_dot_product_attention(q, k, v).transpose(1, 0, 2)  # (T, h, d)
-            return context.reshape(len(x), -1)  # (T, D)
-        scores = ops.softmax(ops.einsum("qhd,khd->qhk", q, k) / math.sqrt(d))  # (T, h, T)
-        context = ops.einsum(self.value_einsum, scores, v).reshape(len(x), -1)  # (T, D)
+            return context.reshape(len(queries), -1)  # (T, D)
+        scores = ops.softmax(ops.einsum("qhd,khd->qhk", q, k) / math.sqrt(q.shape[2]))  # (q, h, k)
+        context = ops.einsum(self.value_einsum, scores, v).reshape(len(queries), -1)  # (T, D)
         return (context, scores) if output_scores else context
+
+    def _heads(self, layer, tokens):
+        """The tokens cut into heads, each through the same map: (T, D) -> (T, h, d)."""
+        d = len(layer.weight)
+        checks.tokens("MultiheadSelfAttention", tokens, self.heads * d)
+        return layer(tokens.reshape(len(tokens), self.heads, d))
 
 
 class EncoderBlock(nn.Module):
-    """n = norm1(x), m = norm2(n + attention(n)), m + mlp(m): (T, D) -> (T, D). Options as in the attention."""
+    """n = norm1(x), m = norm2(n + attention(n)), m + mlp(m): (T, input_dim) -> (T, embed_dim).
 
-    def __init__(self, input_dim, heads, value_einsum=CORRECTED, rng=0):
-        rng = np.random.default_rng(rng)
-        self.norm1 = nn.LayerNorm(input_dim)
-        self.attn_layer = MultiheadSelfAttention(input_dim, heads, value_einsum, rng)
-        self.norm2 = nn.LayerNorm(input_dim)
-        first, second = (nn.Linear(input_dim, input_dim, rng=rng) for _ in range(2))
+    Where input_dim is not embed_dim, a linear layer brings the tokens to embed_dim first: 10 channels do not split
+    over 8 heads, 512 do. Options as in the attention.
+    """
+
+    def __init__(self, input_dim, embed_dim, heads, value_einsum=CORRECTED, rng=None):
+        rng = generator(rng)
+        self.input_dim = input_dim
+        self.projection = nn.Linear(input_dim, embed_dim, rng=rng) if input_dim != embed_dim else None
+        self.norm1 = nn.LayerNorm(embed_dim)
+        self.attn_layer = MultiheadSelfAttention(embed_dim, heads, value_einsum, rng)
+        self.norm2 = nn.LayerNorm(embed_dim)
+        first, second = (nn.Linear(embed_dim, embed_dim, rng=rng) for _ in range(2))
         self.mlp = nn.Sequential(first, nn.Dropout(0.2, rng), second)
 
     def forward(self, x):
+        checks.tokens("EncoderBlock", x, self.input_dim)
+        if self.projection is not None:
+            x = self.projection(x)  # (T, embed_dim)
         x = self.norm1(x)
-        x = self.norm2(self.attn_layer(x) + x)
+        x = self.norm2(self.attn_layer(x, x, x) + x)
         return self.mlp(x) + x
 
 
 class Vit(nn.Module):
     """Encoder blocks one after the other, on the output of Embedding: (T, input_dim) -> (T, embed_dim).
 
-    Where input_dim is not embed_dim, a linear layer brings the tokens to embed_dim first: 10 channels do not split
-    over 8 heads, 512 do. Options as in the attention.
+    The first block brings the tokens from input_dim to embed_dim. Options as in the attention.
     """
 
-    def __init__(self, input_dim, embed_dim, heads, num_encoders, value_einsum=CORRECTED, rng=0):
-        rng = np.random.default_rng(rng)
-        self.projection = nn.Linear(input_dim, embed_dim, rng=rng) if input_dim != embed_dim else None
+    def __init__(self, input_dim, embed_dim, heads, num_encoders, value_einsum=CORRECTED, rng=None):
+        rng = generator(rng)
+        widths = [input_dim, *[embed_dim] * num_encoders]
         self.encoder_blocks = nn.ModuleList(
-            [EncoderBlock(embed_dim, heads, value_einsum, rng) for _ in range(num_encoders)]
+            [EncoderBlock(widths[i], embed_dim, heads, value_einsum, rng) for i in range(num_encoders)]
         )
 
     def forward(self, x):
-        if self.projection is not None:
-            x = self.projection(x)  # (T, embed_dim)
         for block in self.encoder_blocks:
             x = block(x)
         return x
-
-
-def _check_image(image, kernel_size):
-    """The image, as a Tensor if it came as one, else as an array of numbers; refused with the reason."""
-    data = image.data if isinstance(image, Tensor) else Tensor(image).data
-    if data.ndim != 3 or (len(data) > 4 and data.shape[2] in (1, 3, 4)):
-        raise ShapeError(
-            "PatchEmbeddings",
-            f"the image has shape {data.shape}.",
-            rule="one image (C, W, H): no batch, channels first.",
-            hint="photo.transpose(2, 1, 0) turns (H, W, C) into (C, W, H); batch[0] is one image of a batch.",
-        )
-    if not 1 <= kernel_size <= min(data.shape[1:]):
-        raise ShapeError(
-            "PatchEmbeddings",
-            f"kernel_size={kernel_size} on an image of {data.shape[1]} x {data.shape[2]} pixels (W x H).",
-            rule="the kernel is at least 1 pixel and fits into the image.",
-        )
-    if not np.isfinite(data).all():
-        raise ShapeError("PatchEmbeddings", "the image holds NaN or infinity.", hint="look at the photo.")
-    return image if isinstance(image, Tensor) else data
-
-
-def _check_tokens(where, x, width):
-    if x.ndim != 2 or x.shape[1] != width:
-        raise ShapeError(where, f"the tokens have shape {x.shape}.", rule=f"(tokens, {width}): one image, no batch.")

@@ -5,6 +5,7 @@ import pytest
 
 from minivit import Tensor
 from minivit.machinery import threads
+from minivit import Tensor, manual_seed
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -23,6 +24,9 @@ def number(request):
     threads.set_num_threads(request.param)
     yield request.param
     threads.set_num_threads(before)
+@pytest.fixture(autouse=True)
+def _same_layers_in_any_order_of_the_tests():
+    manual_seed(0)
 
 
 @pytest.fixture

@@ -39,8 +39,11 @@ def test_golden_loss_and_reconstruction(golden):
     # transformers adds 1e-5 to the number of hidden pixels in float32, which rounds it in the eighth digit
     np.testing.assert_allclose(output.loss.item(), REFERENCE["loss"], rtol=1e-6)
     np.testing.assert_allclose(output.reconstruction.data, REFERENCE["reconstruction"], rtol=1e-12, atol=1e-12)
+    loss, reconstruction = model(pixels, bool_masked_pos=MASK, return_dict=False)
+    np.testing.assert_allclose(loss.item(), output.loss.item(), rtol=1e-12)
+    np.testing.assert_allclose(reconstruction.data, output["reconstruction"].data, rtol=1e-12)
     plain = model(pixels)
-    assert plain.loss is None
+    assert plain.loss is None and len(plain) == 1
     np.testing.assert_allclose(plain.reconstruction.data, REFERENCE["reconstruction_unmasked"], rtol=1e-12, atol=1e-12)
 
 

@@ -232,11 +232,11 @@ def test_shapes_of_every_part():
     x = pixels(5, 7, 6, dtype=np.float32)
     assert ViTEmbeddings(config)(pixels(5, 2, 6, 6)).shape == (5, 7, 6)
     for part in (ViTSelfAttention, ViTAttention, ViTLayer):
-        y, probabilities = part(config)(x)
-        assert y.shape == (5, 7, 6) and probabilities is None
+        (y,) = part(config)(x)
+        assert y.shape == (5, 7, 6)
         y, probabilities = part(config)(x, output_attentions=True)
         assert y.shape == (5, 7, 6) and probabilities.shape == (5, 3, 7, 7)
-    assert ViTSelfOutput(config)(x).shape == (5, 7, 6)
+    assert ViTSelfOutput(config)(x, x).shape == (5, 7, 6)
     assert ViTIntermediate(config)(x).shape == (5, 7, 5)
     assert ViTOutput(config)(pixels(5, 7, 5, dtype=np.float32), x).shape == (5, 7, 6)
     assert ViTEncoder(config)(x).last_hidden_state.shape == (5, 7, 6)
@@ -250,7 +250,7 @@ def test_each_part_computes_its_formula():
     config = small(num_hidden_layers=1, hidden_act="relu", pooler_act="relu")
     x = Tensor(pixels(2, 7, 6))
     layer = lively(ViTLayer(config))
-    attended, _ = layer.attention(layer.layernorm_before(x))
+    (attended,) = layer.attention(layer.layernorm_before(x))
     middle = attended.data + x.data
     hidden = layer.intermediate(layer.layernorm_after(middle))
     np.testing.assert_allclose(layer(x)[0].data, layer.output.dense(hidden).data + middle, rtol=1e-12)
@@ -353,7 +353,135 @@ def test_gradcheck_refuses_a_model_that_drops(field):
         gradcheck(lambda *_: model(x).logits, *model.parameters(), directions=1)
 
 
+# ---- the parts, called as transformers calls them
+
+
+def states(i):
+    return Tensor(REFERENCE[f"hidden_states.{i}"])
+
+
+def test_a_layer_gives_a_tuple(golden):
+    for i, layer in enumerate(golden.vit.encoder.layer):
+        layer_outputs = layer(states(i), None, False)
+        assert isinstance(layer_outputs, tuple) and len(layer_outputs) == 1
+        close(layer_outputs[0].data, REFERENCE[f"hidden_states.{i + 1}"])
+        hidden_states, attentions = layer(states(i), head_mask=None, output_attentions=True)
+        close(hidden_states.data, REFERENCE[f"hidden_states.{i + 1}"])
+        close(attentions.data, REFERENCE[f"attentions.{i}"])
+
+
+def test_attention_gives_a_tuple(golden):
+    layer = golden.vit.encoder.layer[0]
+    normed = layer.layernorm_before(states(0))
+    for part in (layer.attention, layer.attention.attention):
+        outputs = part(normed)
+        assert isinstance(outputs, tuple) and len(outputs) == 1
+        context, attention_probs = part(normed, None, True)
+        close(attention_probs.data, REFERENCE["attentions.0"])
+        np.testing.assert_allclose(context.data, outputs[0].data, rtol=1e-12)
+    (context,) = layer.attention.attention(normed)
+    np.testing.assert_array_equal(layer.attention(normed)[0].data, layer.attention.output(context, states(0)).data)
+
+
+def test_one_residual_is_added_in_the_layer_and_one_in_the_output():
+    config = small()
+    x, hidden, residual = (Tensor(pixels(2, 7, width, seed=i)) for i, width in enumerate((6, 5, 6)))
+    self_output, output = lively(ViTSelfOutput(config)), lively(ViTOutput(config))
+    np.testing.assert_array_equal(self_output(x, input_tensor=residual).data, self_output.dense(x).data)
+    np.testing.assert_array_equal(output(hidden, residual).data, output.dense(hidden).data + residual.data)
+
+
+def test_a_head_mask_of_the_parts_broadcasts_against_the_probabilities():
+    layer = lively(ViTLayer(small()))
+    x, mask = Tensor(pixels(2, 7, 6)), np.array([1.0, 0.0, 0.5]).reshape(1, 3, 1, 1)
+    _, full = layer(x, None, True)
+    for part in (layer.attention, layer.attention.attention):
+        _, masked = part(layer.layernorm_before(x), mask, True)
+        np.testing.assert_allclose(masked.data, full.data * mask, rtol=1e-12)
+    np.testing.assert_allclose(layer(x, mask)[0].data, layer(x, mask, True)[0].data, rtol=1e-12)
+
+
+def test_the_sizes_and_functions_of_the_parts_have_their_names():
+    attention = ViTSelfAttention(small())
+    sizes = attention.num_attention_heads, attention.attention_head_size, attention.all_head_size
+    assert sizes == (3, 2, 6)
+    assert attention.transpose_for_scores(Tensor(pixels(2, 7, 6))).shape == (2, 3, 7, 2)
+    assert ViTIntermediate(small(hidden_act="relu")).intermediate_act_fn is ops.relu
+    assert ViTPooler(small()).activation is ops.tanh
+
+
+def test_positions_of_another_size():
+    embeddings = lively(ViTEmbeddings(small()))
+    x = pixels(2, 2, 12, 8)
+    tokens = embeddings(x, interpolate_pos_encoding=True)
+    positions = embeddings.interpolate_pos_encoding(tokens, 12, 8)
+    assert positions.shape == (1, 1 + 4 * 4, 6)
+    patches = embeddings.patch_embeddings(x, interpolate_pos_encoding=True)
+    np.testing.assert_allclose(tokens.data[:, 1:] - positions.data[:, 1:], patches.data, atol=1e-12)
+    assert embeddings.interpolate_pos_encoding(tokens, 6, 6) is embeddings.position_embeddings
+
+
+@pytest.mark.parametrize("switch", [True, False])
+def test_return_dict_false_gives_the_tuple_of_what_is_not_none(golden, switch):
+    kwargs = {"output_attentions": switch, "output_hidden_states": switch, "return_dict": False}
+    outputs = golden(PIXELS, labels=LABELS, **kwargs)
+    assert type(outputs) is tuple and len(outputs) == (4 if switch else 2)
+    close(outputs[0].item(), REFERENCE["loss"])
+    close(outputs[1].data, REFERENCE["logits"])
+    (logits, *rest) = golden(PIXELS, **kwargs)
+    close(logits.data, REFERENCE["logits"])
+    (last, *rest) = golden.vit(PIXELS, **kwargs)
+    close(last.data, REFERENCE["last_hidden_state"])
+    (before_norm, *states_and_attentions) = golden.vit.encoder(states(0), **kwargs)
+    close(before_norm.data, REFERENCE["hidden_states.2"])
+    for found in (rest, states_and_attentions):
+        assert [len(x) for x in found] == ([3, 2] if switch else [])
+    body = ViTModel(small())(pixels(2, 2, 6, 6), return_dict=False)
+    assert [x.shape for x in body] == [(2, 7, 6), (2, 6)]
+
+
 # ---- outputs
+
+
+def test_an_output_unpacks_and_indexes(golden):
+    loss, logits = golden(PIXELS, labels=LABELS)
+    close(loss.item(), REFERENCE["loss"])
+    close(logits.data, REFERENCE["logits"])
+    output = golden(PIXELS, labels=LABELS)
+    assert output["loss"] is output[0] is output.loss and output["logits"] is output[1] is output[-1] is output.logits
+    assert output[:2] == output.to_tuple() == tuple(output) == (output.loss, output.logits)
+    assert len(output) == 2 and output.keys() == ["loss", "logits"] and dict(output) == dict(output.items())
+    assert "loss" in output and "attentions" not in output
+    (logits,) = golden(PIXELS)
+    close(logits.data, REFERENCE["logits"])
+    output = golden(PIXELS, output_attentions=True)
+    assert output[0] is output.logits and output[1] is output.attentions and "loss" not in output
+    body = golden.vit(PIXELS, output_hidden_states=True)
+    assert body.keys() == ["last_hidden_state", "hidden_states"] and body[1] is body.hidden_states
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("loss", r'loss is None\.\n  rule: it holds "logits" \[0\]\.\n  hint: model\(x, labels=labels\)'),
+        ("attentions", r"attentions is None\.(.|\n)*output_attentions=True"),
+        ("hidden_states", r"hidden_states is None\.(.|\n)*output_hidden_states=True"),
+        ("logit", r"there is no entry 'logit'\."),
+        ("keys", r"there is no entry 'keys'\."),
+        (1, r"there is no entry 1\."),
+        (-2, r"there is no entry -2\."),
+    ],
+)
+def test_an_entry_that_is_not_there_is_explained(key, message):
+    output = ViTForImageClassification(small())(pixels(1, 2, 6, 6))
+    for kind in (KeyError, IndexError, MinivitError):
+        with pytest.raises(kind, match=f"^ImageClassifierOutput: {message}"):
+            output[key]
+
+
+def test_a_model_without_a_pooler_says_so():
+    with pytest.raises(KeyError, match=r"pooler_output is None\.(.|\n)*add_pooling_layer=True"):
+        ViTModel(small(), add_pooling_layer=False)(pixels(1, 2, 6, 6))["pooler_output"]
 
 
 def test_outputs_that_were_not_asked_for_are_none():
@@ -405,7 +533,6 @@ def test_labels_may_be_lists_arrays_and_tensors():
 def test_the_seed_decides():
     config = small(num_hidden_layers=1)
     for make in (ViTForImageClassification, ViTModel):
-        assert same_state(make(config), make(config, rng=0))
         assert same_state(make(config, rng=3), make(config, rng=np.random.default_rng(3)))
         assert not same_state(make(config, rng=3), make(config, rng=4))
     rng = np.random.default_rng(3)
@@ -416,7 +543,8 @@ def test_the_seed_decides():
 
 
 def test_first_values():
-    model = ViTForImageClassification(ViTConfig.tiny(num_hidden_layers=2, initializer_range=0.05, image_size=64))
+    config = ViTConfig.tiny(num_hidden_layers=2, initializer_range=0.05, image_size=64)
+    model = ViTForImageClassification(config, rng=0)
     state = model.state_dict()
     for name, array in state.items():
         if "layernorm" in name:
@@ -568,7 +696,7 @@ def test_pruning_twice_keeps_the_first_numbers():
     assert same_state(twice, once)
     attention = twice.vit.encoder.layer[0].attention
     assert attention.pruned_heads == {1, 2, 4}
-    assert attention.attention.num_attention_heads == 3
+    assert attention.attention.num_attention_heads == 3 and attention.attention.all_head_size == 3
     assert twice.config.pruned_heads == {0: [1, 2, 4], 1: [5]}
     before = twice.state_dict()
     twice.prune_heads({0: [1], 1: []})
@@ -872,6 +1000,27 @@ def test_pixels_that_cannot_be_are_refused(x, message):
     model = ViTForImageClassification(small())
     with pytest.raises(ShapeError, match=f"^(PatchEmbeddings|Tensor): .*{message}"):
         model(x)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("where", [(0, 0, 0, 0), (1, 1, 5, 5), (1, 0, 2, 3)])
+@pytest.mark.parametrize("training", [True, False])
+def test_one_pixel_that_is_not_finite_is_found_in_every_mode(value, where, training):
+    model, x = ViTForImageClassification(small()).train(training), X.astype(np.float32)
+    x[where] = value
+    x[where[0], 1 - where[1], where[2], where[3]] = -value  # in the same patch: they may cancel to NaN
+    for call in (lambda: model(x), lambda: model(Tensor(x)), lambda: model.vit.embeddings.patch_embeddings(x)):
+        with pytest.raises(ShapeError, match=r"^PatchEmbeddings: pixel_values hold NaN or infinity"):
+            call()
+        with no_grad(), pytest.raises(ShapeError, match="NaN or infinity"):
+            call()
+
+
+def test_pixels_are_not_scanned_one_by_one_as_long_as_all_is_well(monkeypatch):
+    looked_at, isfinite = [], np.isfinite
+    monkeypatch.setattr(np, "isfinite", lambda x: looked_at.append(np.size(x)) or isfinite(x))
+    ViTForImageClassification(small())(X)
+    assert looked_at == [2 * 6]  # one number for each patch of both images
 
 
 def test_interpolation_passes_over_pixels_that_fill_no_patch(rng):

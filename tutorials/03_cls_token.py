@@ -38,7 +38,7 @@ x = images.pixel_values(photo, 224)  # (C, H, W)
 batch = np.stack([x, x[:, :, ::-1], -x])  # (B, C, H, W)
 B, N, D = 3, 196, 768
 
-cut = vit.PatchEmbeddings(image_size=224, patch_size=16, num_channels=3, embed_dim=D)
+cut = vit.PatchEmbeddings(image_size=224, patch_size=16, num_channels=3, embed_dim=D, rng=0)
 patches = cut(batch)  # (B, N, D)
 print("pixels", batch.shape, "-> patches", patches.shape)
 assert patches.shape == (B, N, D)

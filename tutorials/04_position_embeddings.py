@@ -278,16 +278,16 @@ assert curves["sine-cosine"][-1] > 0.95
 # D. So position n is n times one vector, plus another. CLS gets none. By hand, on the photo, with its patches of 3 x 3:
 
 # %%
-tokens = notebook.PatchEmbeddings(x.transpose(0, 2, 1), 10)()  # (N, 10)
-embedding = notebook.Embedding(10, rng=1)
+embedding = notebook.Embedding(x.transpose(0, 2, 1), out_channels=10, kernel_size=3, rng=1)
+tokens = embedding.patch_embeddings()  # (N, 10)
 weight, bias = embedding.linear.weight.data, embedding.linear.bias.data  # (10, 1), (10,)
 
 numbers = np.arange(1, len(tokens) + 1, dtype=np.float32)[:, None]  # (N, 1)
 lines = numbers @ weight.T + bias  # (N, 10)
 by_hand = np.concatenate([embedding.cls_token.data, tokens.data + lines])  # (T, 10)
 print("by hand and notebook.Embedding:", by_hand.shape)
-assert np.allclose(by_hand, embedding(tokens).data, rtol=1e-5, atol=1e-4)
-assert np.array_equal(embedding(tokens).data[0], embedding.cls_token.data[0])  # CLS: no position
+assert np.allclose(by_hand, embedding().data, rtol=1e-5, atol=1e-4)
+assert np.array_equal(embedding().data[0], embedding.cls_token.data[0])  # CLS: no position
 
 
 # %%

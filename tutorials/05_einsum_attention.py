@@ -342,10 +342,10 @@ for name, parameter in layer.named_parameters():
 # heads never hear of it. Here everything changes.
 
 # %%
-shared = notebook.MultiheadSelfAttention(D_, h).to(np.float64)
+shared = notebook.MultiheadSelfAttention(D_, h, rng=0).to(np.float64)
 moved = tokens.copy()
 moved[:, :d_] += rng.standard_normal((T_, d_))
-in_notebook = (shared(Tensor(tokens)).data != shared(Tensor(moved)).data).any(0)  # (D,)
+in_notebook = (shared(tokens, tokens, tokens).data != shared(moved, moved, moved).data).any(0)  # (D,)
 in_vit = (layer(Tensor(tokens[None]))[0].data != layer(Tensor(moved[None]))[0].data).any((0, 1))  # (D,)
 print("numbers of a token that notice: notebook", in_notebook.astype(int), " ViT", in_vit.astype(int))
 assert in_notebook[:d_].all() and not in_notebook[d_:].any() and in_vit.all()
@@ -361,7 +361,7 @@ assert in_notebook[:d_].all() and not in_notebook[d_:].any() and in_vit.all()
 
 # %%
 small = vit.ViTConfig(hidden_size=48, num_hidden_layers=2, num_attention_heads=3, intermediate_size=96)
-attentions = vit.ViTModel(small).eval()(pixels[None], output_attentions=True).attentions
+attentions = vit.ViTModel(small, rng=0).eval()(pixels[None], output_attentions=True).attentions
 CLS = 0
 one = attentions[0].data[0, 2, CLS]  # block 1, picture 1, head 3, the CLS token asks: (T + 1,)
 folded = one[1:].reshape(grid)  # (rows, columns) of patches

@@ -283,7 +283,7 @@ plt.show()
 # its numbers make one matrix, which could have been learned directly.
 
 # %%
-thinks = notebook.EncoderBlock(10, 2).eval().to(np.float64).mlp
+thinks = notebook.EncoderBlock(10, 10, 2, rng=0).eval().to(np.float64).mlp
 first, _, second = thinks
 one_matrix = second.weight.data @ first.weight.data  # (D, D)
 one_bias = second.weight.data @ first.bias.data + second.bias.data  # (D,)
@@ -307,7 +307,7 @@ x += 0.3 * rng.standard_normal(x.shape)  # and random numbers for the positions
 
 
 def by_hand(block, x):
-    attended, _ = block.attention(block.layernorm_before(x))  # (B, T, D)
+    attended = block.attention(block.layernorm_before(x))[0]  # (B, T, D)
     x = x + attended
     inner = ops.gelu(block.intermediate.dense(block.layernorm_after(x)))  # (B, T, F)
     return x + block.output.dense(inner)  # (B, T, D)
@@ -324,7 +324,7 @@ print(f"x {x[None].shape} -> block {by_hand(block, Tensor(x[None])).shape}: the 
 # comes out as it went in, and so does the gradient. The notebook's block still does something.
 
 # %%
-theirs = notebook.EncoderBlock(64, 4, rng=1).eval().to(np.float64)
+theirs = notebook.EncoderBlock(64, 64, 4, rng=1).eval().to(np.float64)
 switched_off = [block.attention.output.dense, block.output.dense, theirs.attn_layer.wv, theirs.mlp[2]]
 kept = [[parameter.data for parameter in part.parameters()] for part in switched_off]
 for part in switched_off:
@@ -377,7 +377,7 @@ assert change["notebook"][1] < 1e-9 < change["pre-norm"][1]
 L = 24
 rng = np.random.default_rng(2)
 parts = [vit.ViTLayer(config, rng) for _ in range(L)]
-own = [notebook.EncoderBlock(64, 4, rng=rng).eval() for _ in range(L)]
+own = [notebook.EncoderBlock(64, 64, 4, rng=rng).eval() for _ in range(L)]
 
 
 def pre_norm(part, x):

@@ -115,7 +115,7 @@ fields, tensors = pretrained.fields(), pretrained.state_dict()
 with warnings.catch_warnings(record=True) as notes:
     warnings.simplefilter("always")
     model = vit.ViTForImageClassification.from_tensors(
-        fields, tensors, ignore_mismatched_sizes=True, id2label=dict(enumerate(new.class_names))
+        fields, tensors, ignore_mismatched_sizes=True, rng=0, id2label=dict(enumerate(new.class_names))
     )
 print(notes[0].message)
 print("head before", tensors["classifier.weight"].shape, "and after", model.classifier.weight.shape)

@@ -37,7 +37,7 @@ photo = lessons.photo()
 # %%
 pixels = images.pixel_values(photo, 224)
 tiny_sizes = {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768}
-tiny = vit.ViTModel(vit.ViTConfig(**tiny_sizes), add_pooling_layer=False).eval()
+tiny = vit.ViTModel(vit.ViTConfig(**tiny_sizes), add_pooling_layer=False, rng=0).eval()
 with no_grad():
     untaught = tiny(pixels[None], output_attentions=True).attentions
 row = untaught[-1].data[0, :, 0]  # (h, T): CLS asks

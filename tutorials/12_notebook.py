@@ -50,15 +50,15 @@ assert np.array_equal(image[0], pixels[0].T)
 # %% [markdown]
 # ## Cell 2: patches of 3 x 3 pixels
 #
-# `PatchEmbeddings(image, 10)` is a convolution with kernel 3 and stride 3. So a patch is 3 x 3 pixels of 3
-# colours, 27 numbers, and one matrix turns them into 10. And 224 / 3 is not a whole number: 74 patches a
-# side, and the last two rows and columns of pixels are never read.
+# `PatchEmbeddings(x, out_channels=10, kernel_size=3)()` is a convolution with kernel 3 and stride 3. So a patch
+# is 3 x 3 pixels of 3 colours, 27 numbers, and one matrix turns them into 10. And 224 / 3 is not a whole
+# number: 74 patches a side, and the last two rows and columns of pixels are never read.
 #
 # By hand: cut, bring the 27 numbers of a patch together, one matrix product.
 
 # %%
 P, side = 3, 224 // 3
-embed_patches = notebook.PatchEmbeddings(image, 10, kernel_size=P, rng=0)
+embed_patches = notebook.PatchEmbeddings(image, out_channels=10, kernel_size=P, rng=0)
 cut = image[:, : side * P, : side * P].reshape(3, side, P, side, P)  # (C, W / P, P, H / P, P)
 rows = cut.transpose(1, 3, 0, 2, 4).reshape(-1, 3 * P * P)  # (N, 27)
 by_hand = rows @ embed_patches.Conv.weight.data.reshape(10, -1).T + embed_patches.Conv.bias.data  # (N, 10)
@@ -72,20 +72,21 @@ assert tokens.shape == (5476, 10) and np.allclose(by_hand, tokens.data, atol=1e-
 #
 # Our ViT *learns* a row for each position. The notebook takes the numbers 1, 2, 3, ... 5476 and sends each of
 # them through one linear layer, 1 -> 10: position n is `n * w + b`. Then the CLS token comes in front. It
-# gets no position.
+# gets no position. `Embedding` is given the image and makes the patches itself.
 
 # %%
-embedding = notebook.Embedding(10, rng=1)
+embedding = notebook.Embedding(image, out_channels=10, kernel_size=P, rng=1)
+tokens = embedding.patch_embeddings()  # (N, 10)
 n = np.arange(1, len(rows) + 1)[:, None]  # (N, 1)
 w, b = embedding.linear.weight.data[:, 0], embedding.linear.bias.data  # (10,) both
 by_hand = np.concatenate([embedding.cls_token.data, tokens.data + (n * w + b)])  # (T, 10)
 
-embedded = embedding(tokens)
+embedded = embedding()
 T = len(embedded)
 print("embedding ", embedded.shape)
 assert embedded.shape == (5477, 10) and np.allclose(by_hand, embedded.data, rtol=1e-5, atol=1e-4)
 
-wide = notebook.Embedding(512)(notebook.PatchEmbeddings(image, 512)())
+wide = notebook.Embedding(image, out_channels=512, kernel_size=P, rng=1)()
 print("embedding ", wide.shape, " the same with 512 channels")
 assert wide.shape == (5477, 512)
 
@@ -114,7 +115,7 @@ assert (position_part[1000:] > 50 * patch_part[1000:]).all()
 # %%
 D, h = 512, 8
 d = D // h
-corner = notebook.Embedding(D, rng=1)(notebook.PatchEmbeddings(image[:, :30, :30], D)()).data  # (101, D)
+corner = notebook.Embedding(image[:, :30, :30], D, rng=1)().data  # (101, D)
 x = ops.layer_norm(corner, np.ones(D, np.float32), np.zeros(D, np.float32), 1e-5).data  # (101, D)
 attention = notebook.MultiheadSelfAttention(D, h, rng=2)
 
@@ -130,12 +131,14 @@ print("q, k, v", q.shape, " scores", scores.shape)
 # %% [markdown]
 # Then the context. `nhn,nhd->nhd` is what was published, and lesson 5 shows what it does to a photo: the
 # letter n stands twice in one operand, that is the diagonal, so a token multiplies its own value by one
-# number. It should be `qhk,khd->qhd`: a sum over the keys. Both give (T, h, d). The class takes either.
+# number. It should be `qhk,khd->qhd`: a sum over the keys. Both give (T, h, d). The class takes either. It is
+# called with values, keys and queries, in this order, and in self-attention these are three times the same
+# tokens.
 
 # %%
 for equation in (PUBLISHED, CORRECTED):
     context = np.einsum(equation, scores, v).reshape(-1, D)  # (T, D)
-    by_class = notebook.MultiheadSelfAttention(D, h, equation, rng=2)(x).data
+    by_class = notebook.MultiheadSelfAttention(D, h, equation, rng=2)(x, x, x).data
     print(f"{equation:14} context {context.shape}   by hand == by class")
     assert np.allclose(context, by_class, atol=1e-5)
 
@@ -156,10 +159,10 @@ assert attention.num_parameters() == 3 * (d * d + d) and full.num_parameters() =
 # are one.
 
 # %%
-block = notebook.EncoderBlock(D, h, rng=3).eval()
+block = notebook.EncoderBlock(D, D, h, rng=3).eval()
 first, _, second = block.mlp
 n1 = block.norm1(corner)
-n2 = block.norm2(block.attn_layer(n1) + n1)
+n2 = block.norm2(block.attn_layer(n1, n1, n1) + n1)
 by_hand = second(first(n2)) + n2
 assert np.allclose(by_hand.data, block(corner).data, atol=1e-5)
 
@@ -182,7 +185,7 @@ print(f"the MLP's {block.mlp.num_parameters():,} parameters and the residual do 
 # %%
 def held(value_einsum):
     """Bytes that wait for backward after the forward pass of one block, and the output."""
-    x = notebook.Embedding(10, rng=1)(notebook.PatchEmbeddings(image[:, :84, :84], 10)())
+    x = notebook.Embedding(image[:, :84, :84], 10, rng=1)()
     model = notebook.Vit(10, D, h, 1, value_einsum, rng=2).eval()
     tracemalloc.start()
     y = model(x)
@@ -221,7 +224,8 @@ assert round(one / 1e6) == 960
 #
 # ## Cell 6: four encoders on 5477 tokens, forward and backward
 #
-# 10 channels do not split over 8 heads. So a linear layer brings the tokens to 512 first.
+# 10 channels do not split over 8 heads. So a linear layer brings the tokens to 512 first. (The other way is to
+# ask each patch 512 questions at once, and to give `Vit` input_dim=512.)
 
 # %%
 try:
@@ -236,8 +240,7 @@ model = notebook.Vit(10, D, h, encoders, rng=2).eval()
 source = Tensor(image, requires_grad=True)
 tracemalloc.start()
 start = time.perf_counter()
-tokens = embed_patches(source)
-x = embedding(tokens)
+x = embedding(source)
 y = model(x)
 forward = time.perf_counter() - start
 waiting, _ = tracemalloc.get_traced_memory()
@@ -248,12 +251,12 @@ _, peak = tracemalloc.get_traced_memory()
 tracemalloc.stop()
 
 # %%
-print(f"photo {source.shape} -> tokens {tokens.shape} -> embedding {x.shape} -> four encoders {y.shape}")
+print(f"photo {source.shape} -> embedding {x.shape} -> four encoders {y.shape}")
 print(f"forward  {forward:4.1f} s, {waiting / 1e6:.0f} MB wait for backward")
 print(f"backward {backward:4.1f} s, {peak / 1e6:.0f} MB at the highest")
 print(f"naive, computed: {naive / 1e6:.0f} MB; tiled, measured: {peak / 1e6:.0f} MB: {naive / peak:.0f} times less")
-parameters = [p for part in (embed_patches, embedding, model) for p in part.parameters()]
-assert (tokens.shape, x.shape, y.shape) == ((5476, 10), (5477, 10), (5477, 512))
+parameters = [p for part in (embedding, model) for p in part.parameters()]
+assert (x.shape, y.shape) == ((5477, 10), (5477, 512))
 assert peak < one < naive and all(p.grad is not None and np.isfinite(p.grad).all() for p in parameters)
 
 # %%

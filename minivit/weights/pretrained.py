@@ -6,8 +6,11 @@ import warnings
 import numpy as np
 
 from .. import nn
+from ..autograd import Tensor
 from ..config import ViTConfig, to_2tuple
 from ..errors import MinivitError, ShapeError
+from ..machinery import checks
+from ..machinery.random import generator
 from ..ops.positions import interpolate_positions
 from .folder import read_folder, write_folder
 from .hub import find
@@ -23,19 +26,25 @@ class PreTrainedModel(nn.Module):
 
     def prune_heads(self, heads_to_prune):
         """Cut heads away for good: {layer: [heads]}, numbered as in the unpruned model."""
-        if not isinstance(heads_to_prune, dict):
-            raise MinivitError("prune_heads", f"{heads_to_prune!r}.", rule="{layer: [heads]}, as {0: [1, 2]}.")
-        layers = dict(enumerate(getattr(self, "vit", self).encoder.layer))
-        for number, heads in heads_to_prune.items():  # all refused before any is cut
-            if number not in layers:
-                raise MinivitError(
-                    "prune_heads", f"there is no layer {number!r}.", rule=f"layers are numbered 0 to {len(layers) - 1}."
-                )
-            layers[number].attention.known_heads(heads)
+        layers = dict(enumerate(layer.attention for layer in getattr(self, "vit", self).encoder.layer))
+        counts = [layer.attention.num_attention_heads + len(layer.pruned_heads) for layer in layers.values()]
+        checks.heads_to_prune(heads_to_prune, counts)  # all refused before any is cut
         for number, heads in heads_to_prune.items():
-            layers[number].attention.prune_heads(heads)
-        pruned = {i: sorted(layer.attention.pruned_heads) for i, layer in layers.items()}
+            layers[number].prune_heads(heads)
+        pruned = {i: sorted(layer.pruned_heads) for i, layer in layers.items()}
         self.config.pruned_heads = {i: heads for i, heads in pruned.items() if heads}
+
+    def get_head_mask(self, head_mask, num_hidden_layers):
+        """One mask (h, 1, 1) for each layer, of a mask (h,) for all of them or (L, h); None where there is none."""
+        if head_mask is None:
+            return [None] * num_hidden_layers
+        mask = head_mask if isinstance(head_mask, Tensor) else Tensor(head_mask)
+        layers = getattr(self, "vit", self).encoder.layer
+        checks.head_mask(mask, [layer.attention.attention.num_attention_heads for layer in layers], self.dtype)
+        if not mask.requires_grad:
+            mask = mask.data.astype(self.dtype)
+        rows = [mask] * num_hidden_layers if mask.ndim == 1 else [mask[i] for i in range(num_hidden_layers)]
+        return [row.reshape(-1, 1, 1) for row in rows]
 
     @property
     def dtype(self):
@@ -66,7 +75,7 @@ class PreTrainedModel(nn.Module):
         return self.config.to_dict() | {"architectures": [type(self).__name__], "dtype": str(self.dtype)}
 
     @classmethod
-    def from_pretrained(cls, name, ignore_mismatched_sizes=False, rng=0, **kwargs):
+    def from_pretrained(cls, name, ignore_mismatched_sizes=False, rng=None, **kwargs):
         """The model in a folder, or on the Hugging Face hub by its name, in float32 and evaluation mode.
 
         The folder is one that transformers, save_pretrained or `minivit train` wrote. The rest as from_tensors.
@@ -75,7 +84,7 @@ class PreTrainedModel(nn.Module):
         return cls.from_tensors(fields, tensors, ignore_mismatched_sizes, rng, **kwargs)
 
     @classmethod
-    def from_tensors(cls, fields, tensors, ignore_mismatched_sizes=False, rng=0, **kwargs):
+    def from_tensors(cls, fields, tensors, ignore_mismatched_sizes=False, rng=None, **kwargs):
         """The model of a config and {hub name: array}, in float32 and evaluation mode.
 
         kwargs: fields of the config to set anew, num_labels=10 say; with another image_size the position embeddings
@@ -110,9 +119,11 @@ class PreTrainedModel(nn.Module):
         return model.eval()
 
     @classmethod
-    def _for_tensors(cls, config, tensors, rng):
+    def _for_tensors(cls, config, tensors, rng, **parts):
         """The model that these tensors, among others, can fill."""
-        return cls(config, rng=rng)
+        if "add_pooling_layer" in cls.PARTS:
+            parts = {"add_pooling_layer": "pooler.dense.weight" in tensors} | parts
+        return cls(config, **parts, rng=rng)
 
 
 def _grid(config):
@@ -131,7 +142,7 @@ def _fit_positions(found, before, after):
 
 def _draw_heads(found, expected, std, rng):
     """Put a new head among the tensors where it is missing or of another size: as when a model is made."""
-    rng = np.random.default_rng(rng)
+    rng = generator(rng)
     drawn = [
         name
         for name, parameter in expected.items()
