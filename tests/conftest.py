@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from minivit import Tensor
-from minivit.machinery import threads
 from minivit import Tensor, manual_seed
+from minivit.machinery import threads
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -83,7 +83,7 @@ EXAMPLES = {
     "vit.PatchEmbeddings": example(lambda: vit.PatchEmbeddings((8, 16), 4, 3, 12, rng=0), _PIXELS),
     "vit.ViTEmbeddings": _of_config("ViTEmbeddings", _PIXELS),
     "vit.ViTSelfAttention": _of_config("ViTSelfAttention", _TOKENS),
-    "vit.ViTSelfOutput": _of_config("ViTSelfOutput", _TOKENS),
+    "vit.ViTSelfOutput": _of_config("ViTSelfOutput", _TOKENS, _TOKENS),
     "vit.ViTAttention": _of_config("ViTAttention", _TOKENS),
     "vit.ViTIntermediate": _of_config("ViTIntermediate", _TOKENS),
     "vit.ViTOutput": _of_config("ViTOutput", _INNER, _TOKENS),
@@ -98,9 +98,13 @@ EXAMPLES = {
     "notebook.PatchEmbeddings": example(
         lambda: notebook.PatchEmbeddings(np.zeros((3, 7, 10)), 5, kernel_size=3, rng=0), (3, 7, 10)
     ),
-    "notebook.Embedding": example(lambda: notebook.Embedding(6, rng=0), (8, 6)),
-    "notebook.MultiheadSelfAttention": example(lambda: notebook.MultiheadSelfAttention(6, 2, rng=0), (9, 6)),
-    "notebook.EncoderBlock": example(lambda: notebook.EncoderBlock(6, 2, rng=0), (9, 6)),
+    "notebook.Embedding": example(
+        lambda: notebook.Embedding(np.zeros((3, 7, 10)), 5, kernel_size=3, rng=0), (3, 7, 10)
+    ),
+    "notebook.MultiheadSelfAttention": example(
+        lambda: notebook.MultiheadSelfAttention(6, 2, rng=0), *3 * [(9, 6)]
+    ),
+    "notebook.EncoderBlock": example(lambda: notebook.EncoderBlock(5, 6, 2, rng=0), (9, 5)),
     "notebook.Vit": example(lambda: notebook.Vit(5, 6, 2, 2, rng=0), (9, 5)),
     **dict.fromkeys(
         ("autograd.Tensor", "autograd.Tensor.backward", "autograd.differentiable"),

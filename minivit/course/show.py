@@ -49,6 +49,7 @@ LESSONS = {
     "09": "cross_entropy AdamW",
     "12": "MultiheadSelfAttention Vit",
 }
+ASIDE = ("minivit.errors", "minivit.machinery.checks", "minivit.machinery.random")  # nothing to ask for next
 INDENT = 11  # columns of the labels before what is said
 BOLD, KEYWORD, STRING, COMMENT = "1", "35", "32", "36"  # ANSI: bold, magenta, green, cyan
 
@@ -265,8 +266,8 @@ def _uses(entry, source):
             word = f"{word}.{words[at + 2]}"
             value = getattr(value, words[at + 2], None)
         module = value.__module__ if inspect.isclass(value) or inspect.isfunction(value) else ""
-        guard = module == "minivit.errors" or word.lstrip("_").startswith("check")
-        if module.startswith("minivit.") and not guard and value is not entry.object:
+        aside = module in ASIDE or word.lstrip("_").startswith("check")
+        if module.startswith("minivit.") and not aside and value is not entry.object:
             found.append(names.get(id(value), word))
     return dict.fromkeys(found)
 
@@ -281,6 +282,7 @@ def _returned(fn):
     value = max(returns, key=lambda node: node.lineno).value
     value = value.body if isinstance(value, ast.IfExp) else value
     parts = value.elts if isinstance(value, ast.Tuple) else [value]
+    parts = [part.value if isinstance(part, ast.Starred) else part for part in parts]
     parts = [part.body if isinstance(part, ast.IfExp) else part for part in parts]
     return [part.id if isinstance(part, ast.Name) else "output" for part in parts]
 
