@@ -1,5 +1,6 @@
 """Weights that travel: the folder that Hugging Face writes, both ways, its hub, and the state of a training."""
 
+from .box import dinov2_small
 from .folder import CONFIG, INDEX, WEIGHTS, read_folder, write_folder
 from .hub import find
 from .preprocessor import PREPROCESSOR, preprocessor, read_preprocessor
@@ -12,6 +13,7 @@ __all__ = [
     "PREPROCESSOR",
     "STATE",
     "WEIGHTS",
+    "dinov2_small",
     "find",
     "hub_name",
     "preprocessor",

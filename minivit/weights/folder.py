@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import FileError
 from ..machinery.files import json_text, read_json, read_safetensors, replacing, safetensors_package
+from .box import CHECKSUMS, PACKED, box_folder, read_packed
 from .hub import check_folder
 from .preprocessor import PREPROCESSOR
 from .spellings import hub_name
@@ -47,6 +48,8 @@ def read_folder(folder):
 
 def _weight_files(folder):
     """The one file, or the shards that model.safetensors.index.json names, each with its reader."""
+    if folder in map(box_folder, CHECKSUMS):
+        return [(folder / PACKED, read_packed)]
     if (folder / WEIGHTS).exists():
         return [(folder / WEIGHTS, read_safetensors)]
     if (folder / INDEX).exists():

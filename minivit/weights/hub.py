@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from ..errors import FileError, MinivitError
+from .box import CHECKSUMS, box_folder
 
 FILES = (
     "config.json",
@@ -16,11 +17,14 @@ FILES = (
 
 
 def find(name):
-    """The folder of a model: a folder is itself; "owner/model" or "owner/model@revision" is downloaded from the hub.
+    """The folder of a model: a folder is itself, and "dinov2-small" in the box; the hub gives all others.
 
-    huggingface_hub keeps what it downloaded in its cache, and follows HF_HUB_OFFLINE, HF_ENDPOINT and HF_TOKEN.
+    "owner/model" or "owner/model@revision" is downloaded. huggingface_hub keeps what it downloaded in its cache, and
+    follows HF_HUB_OFFLINE, HF_ENDPOINT and HF_TOKEN.
     Raises FileError: no such folder or model, gated, out of reach; MinivitError where huggingface_hub is missing.
     """
+    if name in CHECKSUMS and not os.path.exists(name):
+        return box_folder(name)
     repository, _, revision = name.partition("@") if isinstance(name, str) else ("", "", "")
     if os.path.exists(name) or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repository, re.ASCII):
         check_folder(name)
