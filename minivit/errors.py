@@ -31,6 +31,10 @@ class GraphError(MinivitError, RuntimeError):
     """A tensor, or the graph of ops behind it, cannot do what was asked: backward() where nothing was recorded, say."""
 
 
+class UnknownNameError(MinivitError, AttributeError):
+    """A name that is not here, though PyTorch or NumPy has it: the message says what is. hasattr() is False of it."""
+
+
 class FileError(MinivitError, OSError):
     """A file or folder is missing, unreadable, damaged or not what its name says."""
 

@@ -1,4 +1,4 @@
-"""Arithmetic: + - * / ** exp log sqrt tanh relu abs, and the reductions sum, mean and max."""
+"""Arithmetic, number by number: + - * / ** exp log sqrt abs, tanh relu sigmoid silu, maximum minimum where clip."""
 
 import functools
 
@@ -25,6 +25,8 @@ def _with_numbers(op):
 
     @functools.wraps(op)
     def binary(x, y):
+        if isinstance(x, Tensor) and isinstance(y, Tensor) and x.data.dtype is y.data.dtype:
+            return op(x, y)
         return op(_like(x, y), _like(y, x))
 
     return binary
@@ -34,6 +36,8 @@ def _like(x, other):
     """A number, a list, integers or a 0-d array in the dtype of what it meets, so that float32 stays float32."""
     if isinstance(x, Tensor) and x.requires_grad:
         return x
+    if type(x) in (float, int) and isinstance(other, Tensor) and other.data.dtype.kind == "f":  # the most common one
+        return np.asarray(x, other.data.dtype)
     array = (x if isinstance(x, Tensor) else Tensor(x)).data
     dtype = getattr(other, "dtype", array.dtype)
     weak = not isinstance(x, (Tensor, np.ndarray)) or array.ndim == 0 or array.dtype.kind in "iub"
@@ -176,39 +180,78 @@ def abs(x):
 
 
 @differentiable
-def sum(x, axis=None, keepdims=False):
-    """Sum over `axis` (an int, a tuple, or None for all).  Backward: dx = dy, repeated along the summed axes."""
-    y = x.sum(axis, keepdims=True)
-    shape, kept = x.shape, y.shape
+def sigmoid(x):
+    """y = 1 / (1 + e^-x), as e^-log(1 + e^-x), which cannot overflow.  Backward: dx = dy * y * (1 - y)."""
+    y = np.exp(-np.logaddexp(0, -x))
 
     def backward(dy):
-        return np.broadcast_to(dy.reshape(kept), shape)
+        return dy * y * (1 - y)
 
-    return y if keepdims else y.squeeze(axis), backward
+    return y, backward
 
 
+def silu(x):
+    """x * sigmoid(x), also called swish (Hendrycks and Gimpel 2016); its backward is that of the two ops."""
+    return multiply(x, sigmoid(x))
+
+
+@_with_numbers
 @differentiable
-def mean(x, axis=None, keepdims=False):
-    """Mean over `axis` (an int, a tuple, or None for all).  Backward: dx = dy / n, repeated along those axes."""
-    y = x.mean(axis, keepdims=True)
-    shape, kept, n = x.shape, y.shape, x.size // (y.size or 1)
+def maximum(x, y):
+    """The larger of x and y, broadcast.  Backward: dz goes to the larger; two that are equal share it evenly."""
 
-    def backward(dy):
-        return np.broadcast_to(dy.reshape(kept) / n, shape)
+    def backward(dz):
+        shared = dz / 2 * (x == y)
+        return unbroadcast(dz * (x > y) + shared, x.shape), unbroadcast(dz * (x < y) + shared, y.shape)
 
-    return y if keepdims else y.squeeze(axis), backward
+    return np.maximum(x, y), backward
 
 
+@_with_numbers
 @differentiable
-def max(x, axis=None, keepdims=False):
-    """Largest element over `axis` (an int, a tuple, or None for all).
+def minimum(x, y):
+    """The smaller of x and y, broadcast.  Backward: dz goes to the smaller; two that are equal share it evenly."""
 
-    Backward: dy goes to the largest element; several that are equally large share it evenly.
+    def backward(dz):
+        shared = dz / 2 * (x == y)
+        return unbroadcast(dz * (x < y) + shared, x.shape), unbroadcast(dz * (x > y) + shared, y.shape)
+
+    return np.minimum(x, y), backward
+
+
+def _with_condition(op):
+    """Let `where` take a list or a tensor as its condition, and plain numbers and lists as its two sources."""
+
+    @functools.wraps(op)
+    def choose(condition, x, y):
+        return op(np.asarray(condition), _like(x, y), _like(y, x))
+
+    return choose
+
+
+@_with_condition
+@differentiable
+def where(condition, x, y):
+    """x where the condition is true, else y, all three broadcast.
+
+    Backward: dx = dz where the condition is true, else 0; dy the other way round. The condition has no gradient.
     """
-    y = x.max(axis, keepdims=True)
 
-    def backward(dy):
-        largest = x == y
-        return dy.reshape(y.shape) / largest.sum(axis, keepdims=True, dtype=x.dtype) * largest
+    def backward(dz):
+        return None, unbroadcast(np.where(condition, dz, 0), x.shape), unbroadcast(np.where(condition, 0, dz), y.shape)
 
-    return y if keepdims else y.squeeze(axis), backward
+    return np.where(condition, x, y), backward
+
+
+def masked_fill(x, mask, value):
+    """x with `value` in the places where the mask is true: where(mask, value, x)."""
+    return where(mask, value, x)
+
+
+def clip(x, min=None, max=None):
+    """x, no less than min and no more than max; None is no limit.
+
+    Made of `where`: the gradient of a number within the limits, or on one, is its own; beyond, it is the limit's.
+    """
+    x = x if min is None else where(x < min, min, x)
+    return x if max is None else where(x > max, max, x)
