@@ -1,7 +1,14 @@
-"""The README's example runs, and prints what its comments say."""
+"""The README's example runs, and prints what its comments say; its table of PyTorch's habits is true."""
 
 import re
 from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minivit import Tensor, nn, ops
+from minivit.config import ViTConfig
+from minivit.errors import MinivitError
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
@@ -20,3 +27,37 @@ def test_the_map_names_every_room():
     ops = [path.stem for path in (package / "ops").glob("*.py") if path.stem != "__init__"]
     rooms = [f"{path.parent.name}/" for path in package.glob("*/__init__.py")]
     assert [name for name in floor + ops + rooms if name not in README] == []
+
+
+HABITS = [
+    [cell.strip() for cell in line.strip("|").split("|")]
+    for line in re.search(r"\| PyTorch \| minivit .*?\n\n", README, re.S)[0].strip().splitlines()[2:]
+]
+
+
+def names():
+    """What the table's code speaks of; torch and F are ops, as the README says above the table."""
+    x, y = (Tensor(np.arange(24.0).reshape(2, 3, 4) / (7 + n), requires_grad=True) for n in (0, 1))
+    m, z = Tensor(np.ones((2, 4)) * 3, requires_grad=True), Tensor(np.ones((2, 4, 5)))
+    given = {"x": x, "y": y, "m": m, "z": z, "mask": x.data > 1, "array": y.data, "labels": [1, 0]}
+    given["model"] = nn.Linear(3, 3)
+    return given | {"np": np, "nn": nn, "ops": ops, "torch": ops, "F": ops, "ViTConfig": ViTConfig}
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [row[:2] for row in HABITS], ids=[row[0] for row in HABITS])
+def test_a_habit_works_or_is_told_the_way(theirs, ours):
+    here = re.findall("`(.+?)`", ours) if not ours.startswith("the same") else []
+    for code in re.findall("`(.+?)`", theirs):
+        if ours.startswith("the same"):
+            exec(code, names())
+            continue
+        with pytest.raises(MinivitError) as told:
+            exec(code, names())
+        for word in re.findall("[a-z_]{3,}", " ".join(here) or ours):
+            assert word in str(told.value)
+    for code in here:
+        exec(code, names())
+
+
+def test_the_table_of_habits_fits_a_screen():
+    assert 20 <= len(HABITS) <= 30 and all(len(row) == 3 for row in HABITS)
