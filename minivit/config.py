@@ -1,6 +1,8 @@
 """The config: every size and switch of a Vision Transformer, checked when it is made."""
 
 import copy
+import difflib
+import inspect
 import json
 import reprlib
 from pathlib import Path
@@ -8,8 +10,27 @@ from pathlib import Path
 import numpy as np
 
 from .errors import FileError, MinivitError, ShapeError, check_whole
-from .machinery.files import json_text
+from .machinery.files import json_text, read_json, write_json
 from .nn import ACTIVATIONS
+from .weights.folder import CONFIG
+from .weights.hub import find
+
+# what others call a field; what is only misspelled is found by its likeness
+SYNONYMS = {
+    "hidden_size": "d_model dim emb_dim embed_dim embedding_dim hidden_dim n_embd",
+    "num_hidden_layers": "depth layers n_layer n_layers num_blocks num_encoder_layers num_layers",
+    "num_attention_heads": "heads n_head n_heads nhead num_head num_heads",
+    "intermediate_size": "d_ff dim_feedforward ffn_dim mlp_dim mlp_ratio mlp_size",
+    "hidden_act": "act_layer activation activation_function",
+    "hidden_dropout_prob": "drop_rate dropout dropout_p dropout_prob dropout_rate hidden_dropout",
+    "attention_probs_dropout_prob": "attention_dropout attn_drop attn_drop_rate attn_dropout",
+    "layer_norm_eps": "eps layer_norm_epsilon norm_eps",
+    "image_size": "image_resolution img_size input_size resolution",
+    "patch_size": "patch",
+    "num_channels": "channels in_chans in_channels input_channels",
+    "num_labels": "n_classes num_classes",
+    "initializer_range": "init_std",
+}
 
 
 def to_2tuple(x):
@@ -27,7 +48,7 @@ class ViTConfig:
     image_size and patch_size are numbers or pairs (height, width), in pixels. The classes are given by their names,
     id2label {0: "cat", ...} (label2id is its inverse), or only counted by num_labels. pruned_heads {layer: [heads]}
     are left out of the model. Unknown keys are kept as attributes and written back, so that a config from the hub
-    loses nothing. MinivitError when a field holds what it cannot.
+    loses nothing. MinivitError when a field holds what it cannot, or an unknown key is a field misspelled.
     Source: transformers' ViTConfig.
     """
 
@@ -79,6 +100,7 @@ class ViTConfig:
         self._name_labels(num_labels, id2label, label2id)
         if kwargs.pop("model_type", self.model_type) != self.model_type:
             raise MinivitError("ViTConfig", "these are the fields of another model.", rule='model_type is "vit".')
+        _check_spelling(kwargs)
         taken = [key for key in kwargs if hasattr(type(self), key)]
         if taken:
             raise MinivitError("ViTConfig", f"cannot keep the unknown keys {', '.join(taken)}: they name parts of it.")
@@ -197,7 +219,10 @@ class ViTConfig:
 
     @classmethod
     def from_dict(cls, fields, **kwargs):
-        """The config of to_dict(), with the fields in kwargs set anew."""
+        """The config of to_dict(), with the fields in kwargs set anew.
+
+        One that transformers wrote (it says its version) keeps every key, as there, whatever it is called.
+        """
         if not isinstance(fields, dict) or "self" in fields:
             raise MinivitError("ViTConfig", f"a config is a dict of fields, not a {type(fields).__name__} with self.")
         labels = {"num_labels", "id2label", "label2id"}
@@ -205,7 +230,22 @@ class ViTConfig:
         before = cls(**{key: fields[key] for key in labels & fields.keys()})
         if given and given != {"num_labels": before.num_labels}:  # the names of other classes do not hold any longer
             fields = {key: value for key, value in fields.items() if key not in labels}
-        return cls(**fields | kwargs)
+        kept = {key: fields[key] for key in fields if "transformers_version" in fields and _meant(key)}
+        config = cls(**{key: value for key, value in fields.items() if key not in kept} | kwargs)
+        vars(config).update(copy.deepcopy(kept))
+        return config
+
+    @classmethod
+    def from_pretrained(cls, name, **kwargs):
+        """The config in a folder, or of a model on the Hugging Face hub by its name, with the fields in kwargs anew.
+
+        FileError where there is none, MinivitError for another model's.
+        """
+        return cls.from_dict(read_json(find(name, [CONFIG]) / CONFIG), **kwargs)
+
+    def save_pretrained(self, folder):
+        """Write config.json into a folder, made if missing. FileError if that cannot be."""
+        write_json(Path(folder) / CONFIG, self.to_dict())
 
     def to_json_string(self):
         """The config as JSON text. FileError for a kept key that JSON cannot hold."""
@@ -247,6 +287,29 @@ class ViTConfig:
 
     def __repr__(self):
         return f"ViTConfig {json.dumps(self.to_dict(), indent=2, sort_keys=True, default=repr)}"
+
+
+def _meant(key):
+    """The field that an unknown key is a synonym or a misspelling of, or None."""
+    fields = inspect.signature(ViTConfig).parameters.keys() - {"kwargs"}
+    if key in fields:
+        return None
+    named = [field for field, synonyms in SYNONYMS.items() if key.lower() in synonyms.split()]
+    # 0.85 lets other models' fields pass, decoder_num_attention_heads say; transformers 4 has a tie_encoder_decoder
+    likely = sorted(fields - {"is_encoder_decoder"})
+    return next(iter(named or difflib.get_close_matches(key.lower(), likely, 1, 0.85)), None)
+
+
+def _check_spelling(unknown):
+    """Refuse unknown keys that are meant to be fields, all at once: kept under their names, they would do nothing."""
+    meant = {key: field for key in unknown if (field := _meant(key))}
+    if meant:
+        raise MinivitError(
+            "ViTConfig",
+            "no such field: " + ", ".join(f"{key}={unknown[key]!r}" for key in meant) + ".",
+            rule="the fields are called as in transformers; a key that is no field changes nothing.",
+            hint="write " + ", ".join(f"{field} for {key}" for key, field in meant.items()) + ".",
+        )
 
 
 def _check_number(name, value, most, rule):

@@ -42,6 +42,10 @@ class RangeError(MinivitError, IndexError):
     """An index at which there is nothing."""
 
 
+class UnknownNameError(MinivitError, AttributeError):
+    """A name that is not here, though PyTorch or NumPy has it: the message says what is. hasattr() is False of it."""
+
+
 class FileError(MinivitError, OSError):
     """A file or folder is missing, unreadable, damaged or not what its name says."""
 

@@ -8,6 +8,7 @@ each time, so two layers of one shape and one seed are equal. A class of your ow
 
 import contextlib
 import math
+import sys
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from . import ops
 from .autograd import Tensor
 from .errors import MinivitError, ShapeError, check_names, check_whole
 from .machinery.random import generator
+from .machinery.vocabulary import LAYERS, MODULES, unknown
 
 # by the names that Hugging Face configs use
 ACTIVATIONS = {
@@ -74,6 +76,10 @@ def constant(shape, value):
     return Parameter(np.broadcast_to(np.float32(0), shape) if _meta else np.full(shape, value, np.float32))
 
 
+def __getattr__(name):
+    raise unknown(sys.modules[__name__], "nn", name, LAYERS)
+
+
 class Module:
     """A part of a model. Its attributes that are Parameters or Modules are found by their names, in their order.
 
@@ -91,6 +97,9 @@ class Module:
             )
         super().__setattr__(name, value)
 
+    def __getattr__(self, name):
+        raise unknown(self, type(self).__name__, name, MODULES)
+
     def __call__(self, *args, **kwargs):
         return self.forward(*args, **kwargs)
 
@@ -104,6 +113,14 @@ class Module:
     def modules(self):
         """This module and every one inside it, at any depth."""
         return [self, *(inner for _, child in self.named_children() for inner in child.modules())]
+
+    def named_modules(self, prefix=""):
+        """This module (as prefix) and every one inside it, as (dotted name, module); a shared one by its first name."""
+        found = {id(self): (prefix, self)}
+        for name, child in self.named_children():
+            for inner in child.named_modules(f"{prefix}.{name}" if prefix else name):
+                found.setdefault(id(inner[1]), inner)
+        return list(found.values())
 
     def named_parameters(self, prefix=""):
         """Every Parameter as (dotted name, Parameter), in order of definition; a shared one by its first name."""
@@ -168,10 +185,22 @@ class Module:
         for parameter in self.parameters():
             parameter.grad = None
 
+    def requires_grad_(self, requires_grad=True):
+        """Learn the parameters, or freeze them where it is False. Returns the module."""
+        for parameter in self.parameters():
+            parameter.requires_grad = requires_grad
+        return self
+
     def to(self, dtype):
-        """Convert every parameter to float32 or float64, and forget the gradients. Returns the module."""
+        """Convert every parameter to float32 or float64, and forget the gradients. Returns the module.
+
+        "cpu" is where they are.
+        """
+        if isinstance(dtype, str) and dtype == "cpu":
+            return self
         if dtype not in (np.float32, np.float64, "float32", "float64"):
-            raise MinivitError(f"{type(self).__name__}.to", f"{dtype!r} is not float32 or float64.")
+            hint = "a device: leave it out." if isinstance(dtype, str) else None
+            raise MinivitError(f"{type(self).__name__}.to", f"{dtype!r} is not float32 or float64.", hint=hint)
         for parameter in self.parameters():
             parameter.data, parameter.grad = parameter.data.astype(dtype, copy=False), None
         return self
@@ -285,6 +314,83 @@ class GELU(Module):
 
     def extra_repr(self):
         return f"approximate={self.approximate!r}"
+
+
+class ReLU(Module):
+    """max(x, 0)."""
+
+    def forward(self, x):
+        return ops.relu(x)
+
+
+class Tanh(Module):
+    """The hyperbolic tangent."""
+
+    def forward(self, x):
+        return ops.tanh(x)
+
+
+class Sigmoid(Module):
+    """1 / (1 + e^-x)."""
+
+    def forward(self, x):
+        return ops.sigmoid(x)
+
+
+class SiLU(Module):
+    """x * sigmoid(x)."""
+
+    def forward(self, x):
+        return ops.silu(x)
+
+
+class Softmax(Module):
+    """Scores to numbers that sum to 1 along the axis `dim`."""
+
+    def __init__(self, dim=-1):
+        self.dim = dim
+
+    def forward(self, x):
+        return ops.softmax(x, self.dim)
+
+    def extra_repr(self):
+        return f"dim={self.dim}"
+
+
+class Identity(Module):
+    """x as it is: in the place of a layer that is left out. Arguments are those of that layer, and do nothing."""
+
+    def __init__(self, *args, **kwargs):
+        pass
+
+    def forward(self, x):
+        return x
+
+
+class Flatten(Module):
+    """The axes start_dim to end_dim as one: (B, C, H, W) -> (B, C * H * W)."""
+
+    def __init__(self, start_dim=1, end_dim=-1):
+        self.start_dim, self.end_dim = start_dim, end_dim
+
+    def forward(self, x):
+        return ops.flatten(x, self.start_dim, self.end_dim)
+
+    def extra_repr(self):
+        return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
+
+
+class CrossEntropyLoss(Module):
+    """Mean cross-entropy of logits (B, K) and labels (B,), class numbers; see ops.cross_entropy."""
+
+    def __init__(self, *, label_smoothing=0.0):
+        self.label_smoothing = label_smoothing
+
+    def forward(self, logits, labels):
+        return ops.cross_entropy(logits, labels, self.label_smoothing)
+
+    def extra_repr(self):
+        return f"label_smoothing={self.label_smoothing}"
 
 
 class PixelShuffle(Module):

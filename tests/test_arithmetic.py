@@ -1,4 +1,4 @@
-"""Arithmetic and reductions beside NumPy, on shapes that broadcast. Their gradients: test_gradcheck.py."""
+"""Arithmetic beside NumPy, on shapes that broadcast. Its gradients: test_gradcheck.py."""
 
 import numpy as np
 import pytest
@@ -51,33 +51,6 @@ def test_unary(name, formula, shape, rng):
         np.testing.assert_array_equal(method.data, formula(x))
 
 
-AXES = [None, 0, 1, -1, (0, 2), (-1, 1), (0, 1, 2), ()]
-
-
-@pytest.mark.parametrize("name", ["sum", "mean", "max"])
-@pytest.mark.parametrize("axis", AXES, ids=str)
-@pytest.mark.parametrize("keepdims", [False, True])
-def test_reductions(name, axis, keepdims, rng):
-    x = rng.standard_normal((2, 3, 5))
-    expected = getattr(np, name)(x, axis=axis, keepdims=keepdims)
-    y = getattr(Tensor(x), name)(axis, keepdims=keepdims)
-    assert y.shape == np.shape(expected)
-    np.testing.assert_allclose(y.data, expected, rtol=1e-15)
-
-
-def test_reductions_of_integers_and_of_nothing():
-    assert Tensor([1, 2, 4]).sum().item() == 7
-    assert Tensor([1, 2, 4]).mean().item() == 7 / 3
-    assert Tensor(np.zeros((0, 3))).sum(0).shape == (3,)
-    assert Tensor(np.zeros((0, 3))).mean(1).shape == (0,)
-
-
-def test_equally_large_elements_share_the_gradient_of_max():
-    x = leaf([[1.0, 5.0, 5.0], [2.0, 2.0, 2.0]])
-    x.max(1).backward([6, 6])
-    np.testing.assert_array_equal(x.grad, [[0, 3, 3], [2, 2, 2]])
-
-
 def test_the_gradient_of_relu_at_zero_is_zero():
     x = leaf([-1.0, 0.0, 2.0])
     ops.relu(x).backward([1, 1, 1])
@@ -111,3 +84,71 @@ def test_float32_stays_float32_beside_integers_and_numbers(other):
     x = Tensor(np.ones(3, np.float32), requires_grad=True)
     for y in (x * other, other + x, x - other, x / 3 / (x + other)):
         assert y.dtype == np.float32
+
+
+def test_sigmoid_and_silu_at_both_ends():
+    x = np.array([-1000.0, -100.0, -1.0, 0.0, 1.0, 100.0, 1000.0])
+    exact = [0.0, np.exp(-100.0), 1 / (1 + np.e), 0.5, np.e / (1 + np.e), 1.0, 1.0]
+    np.testing.assert_allclose(ops.sigmoid(x).data, exact, rtol=1e-13)  # no warning of an overflow either
+    np.testing.assert_allclose(ops.silu(x).data, x * exact, rtol=1e-13)
+    assert ops.silu(Tensor(x.astype(np.float32))).dtype == np.float32
+
+
+@pytest.mark.parametrize("shapes", [((2, 3), (2, 3)), ((4, 1, 3), (2, 1)), ((), (1, 2)), ((0, 3), (1, 3))])
+def test_maximum_minimum_and_where(shapes, rng):
+    x, y = (rng.standard_normal(shape) for shape in shapes)
+    for a, b in ((Tensor(x), Tensor(y)), (Tensor(x), y), (x, Tensor(y))):
+        np.testing.assert_array_equal(ops.maximum(a, b).data, np.maximum(x, y))
+        np.testing.assert_array_equal(ops.minimum(a, b).data, np.minimum(x, y))
+        np.testing.assert_array_equal(ops.where(a > b, a, b).data, np.maximum(x, y))
+        np.testing.assert_array_equal(ops.where(Tensor(x > y), a, b).data, np.maximum(x, y))
+
+
+def test_two_that_are_equal_share_the_gradient_of_maximum_and_minimum():
+    for op, expected in ((ops.maximum, [0, 2, 1]), (ops.minimum, [2, 0, 1])):
+        x, y = leaf([1.0, 5.0, 3.0]), leaf([2.0, 4.0, 3.0])
+        op(x, y).backward([2, 2, 2])
+        np.testing.assert_array_equal(x.grad, expected)
+        np.testing.assert_array_equal(y.grad, 2 - np.array(expected))
+
+
+def test_where_sends_the_gradient_to_the_source_that_was_taken():
+    x, y = leaf([[1.0, 2.0, 3.0]]), leaf([[4.0], [5.0]])
+    z = ops.where([[True, False, True], [True, True, False]], x, y)
+    np.testing.assert_array_equal(z.data, [[1, 4, 3], [1, 2, 5]])
+    z.backward([[1, 2, 3], [4, 5, 6]])
+    np.testing.assert_array_equal(x.grad, [[5, 5, 3]])
+    np.testing.assert_array_equal(y.grad, [[2], [6]])
+    x = leaf([np.inf, 1.0])
+    ops.where([False, True], x, 0.0).sum().backward()
+    np.testing.assert_array_equal(x.grad, [0, 1])
+
+
+def test_masked_fill_fills_where_the_mask_is_true():
+    x = leaf([[1.0, 2.0], [3.0, 4.0]])
+    y = x.masked_fill(np.array([False, True]), -np.inf)
+    np.testing.assert_array_equal(y.data, [[1, -np.inf], [3, -np.inf]])
+    y.backward(np.ones((2, 2)))
+    np.testing.assert_array_equal(x.grad, [[1, 0], [1, 0]])
+
+
+def test_clip_keeps_the_gradient_within_and_on_the_limits():
+    x = leaf([-2.0, -1.0, 0.0, 1.0, 2.0])
+    for y in (ops.clip(x, -1, 1), x.clamp(-1, 1), x.clamp(min=-1.0).clip(max=1.0)):
+        np.testing.assert_array_equal(y.data, [-1, -1, 0, 1, 1])
+        x.grad = None
+        y.sum().backward()
+        np.testing.assert_array_equal(x.grad, [0, 1, 1, 1, 0])
+    assert ops.clip(x) is x
+    limit = leaf(0.5)
+    ops.clip(x.data, limit).sum().backward()
+    assert limit.grad == 3  # the three numbers below it are the limit now
+
+
+@pytest.mark.parametrize("op", [ops.maximum, ops.minimum, lambda x, y: ops.where([True, False], x, y), ops.clip])
+def test_float32_stays_float32_beside_a_choice(op):
+    x = leaf([1.0, 2.0], np.float32)
+    y = op(x, 1.5)
+    assert y.dtype == np.float32
+    y.sum().backward()
+    assert x.grad.dtype == np.float32

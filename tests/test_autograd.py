@@ -580,8 +580,8 @@ def test_an_op_that_returns_no_backward_is_told_so():
 
 
 def test_a_wrong_keyword_names_the_op():
-    with pytest.raises(TypeError, match=r"^softmax\(x, axis=-1\): .*'dim'"):
-        ops.softmax(np.ones(3), dim=-1)
+    with pytest.raises(TypeError, match=r"^softmax\(x, axis=-1\): .*'dims'"):
+        ops.softmax(np.ones(3), dims=-1)
 
 
 def test_an_argument_of_a_wrong_type_is_named_with_the_op():
@@ -589,25 +589,6 @@ def test_an_argument_of_a_wrong_type_is_named_with_the_op():
         Tensor(np.ones(6)).reshape(6 / 2, 2)
     with pytest.raises(TypeError, match="missing 1 required positional argument"):
         ops.linear(np.ones(3))
-
-
-def test_functions_of_numpy_do_not_cut_the_graph_unnoticed():
-    t, plain = Tensor(np.ones((2, 3)), requires_grad=True), Tensor(np.ones((2, 3)))
-    for cut in (
-        lambda: np.concatenate([plain, t]),
-        lambda: np.mean(t),
-        lambda: np.where(plain.data > 0, plain, t),
-        lambda: np.einsum("ij->j", t * 2),
-    ):
-        with pytest.warns(
-            UserWarning, match=r"np\.\w+ gives an array, through which no gradient(?s:.*)minivit\.ops"
-        ) as seen:
-            cut()
-        assert seen[0].filename == __file__
-        with no_grad():
-            assert isinstance(cut(), (np.ndarray, np.floating))
-    assert np.shape(t) == (2, 3) and np.allclose(t, plain)
-    np.testing.assert_array_equal(np.concatenate([plain, plain.data]), np.ones((4, 3)))
 
 
 def test_a_backward_that_writes_into_dy_is_refused():

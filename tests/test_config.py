@@ -321,6 +321,88 @@ def test_setting_num_labels_names_the_classes_anew():
         config.num_labels = "4"
 
 
+# ---- misspelled fields
+
+
+@pytest.mark.parametrize(
+    ("key", "field"),
+    [
+        ("num_heads", "num_attention_heads"),
+        ("heads", "num_attention_heads"),
+        ("num_atention_heads", "num_attention_heads"),
+        ("depth", "num_hidden_layers"),
+        ("num_layers", "num_hidden_layers"),
+        ("num_hidden_layer", "num_hidden_layers"),
+        ("embed_dim", "hidden_size"),
+        ("hidden_sise", "hidden_size"),
+        ("hiddenSize", "hidden_size"),
+        ("mlp_dim", "intermediate_size"),
+        ("dropout", "hidden_dropout_prob"),
+        ("hidden_dropout", "hidden_dropout_prob"),
+        ("attention_probs_dropout", "attention_probs_dropout_prob"),
+        ("num_classes", "num_labels"),
+        ("num_label", "num_labels"),
+        ("id2labels", "id2label"),
+        ("img_size", "image_size"),
+        ("patch_sizes", "patch_size"),
+        ("in_channels", "num_channels"),
+        ("in_chans", "num_channels"),
+        ("eps", "layer_norm_eps"),
+        ("layer_norm_epsilon", "layer_norm_eps"),
+        ("activation", "hidden_act"),
+        ("qkv_biases", "qkv_bias"),
+        ("prune_heads", "pruned_heads"),
+    ],
+)
+def test_a_misspelled_field_is_refused_by_its_name(key, field):
+    for make in (ViTConfig, ViTConfig.tiny, lambda **kwargs: ViTConfig.from_dict(ViTConfig().to_dict(), **kwargs)):
+        with pytest.raises(MinivitError, match=f"no such field: {key}=4\\.(?s:.*)write {field} for {key}\\.$"):
+            make(**{key: 4})
+
+
+def test_all_misspelled_fields_come_in_one_message():
+    with pytest.raises(MinivitError, match=r"num_heads=4, depth=2\.(?s:.*)num_heads, num_hidden_layers for"):
+        ViTConfig(num_heads=4, depth=2, teacher="big")
+
+
+# what transformers writes beside the fields, of all its versions, and what people have put into a ViT's config
+KEPT = """
+    _attn_implementation _commit_hash _name_or_path add_cross_attention architectures attn_implementation auto_map
+    bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward classifier_dropout_prob
+    cross_attention_hidden_size decoder_hidden_size decoder_intermediate_size decoder_num_attention_heads
+    decoder_num_hidden_layers decoder_start_token_id diversity_penalty do_sample drop_path_rate dtype early_stopping
+    encoder_no_repeat_ngram_size eos_token_id finetuning_task forced_bos_token_id gradient_checkpointing is_decoder
+    interpolate_mode label_smoothing layer_scale_init_value length_penalty loss_type mask_ratio max_length min_length
+    no_repeat_ngram_size norm_pix_loss num_beam_groups num_beams num_image_tokens num_patches num_register_tokens
+    num_return_sequences output_attentions output_hidden_states output_scores pad_token_id pooling prefix problem_type
+    quantization_config remove_invalid_values repetition_penalty return_dict return_dict_in_generate sep_token_id
+    suppress_tokens task_specific_params temperature tf_legacy_loss tie_encoder_decoder tie_word_embeddings
+    tokenizer_class top_k top_p torch_dtype torchscript transformers.js_config transformers_version typical_p
+    use_bfloat16 use_cache use_mask_token use_mean_pooling vocab_size
+""".split()
+
+
+def test_keys_that_name_no_field_are_kept():
+    extra = {key: f"of {key}" for key in KEPT}
+    config = ViTConfig(**extra)
+    assert config.to_dict() == {"model_type": "vit"} | DEFAULTS | extra
+    assert ViTConfig.from_json_string(config.to_json_string()) == config
+    del extra["transformers_version"]
+    assert ViTConfig.from_dict(extra).to_dict() == {"model_type": "vit"} | DEFAULTS | extra
+
+
+def test_a_config_that_transformers_wrote_keeps_every_key():
+    fields = json.loads(GOLDEN.read_text(encoding="utf-8")) | {"num_classes": 5, "dropout": 0.1, "hidden_sizes": [24]}
+    config = ViTConfig.from_dict(fields, image_size=24)
+    assert (config.num_classes, config.dropout, config.hidden_sizes, config.image_size) == (5, 0.1, [24], 24)
+    assert ViTConfig.from_json_string(config.to_json_string()) == config
+    config.hidden_sizes.append(1)
+    assert fields["hidden_sizes"] == [24]
+    del fields["transformers_version"]
+    with pytest.raises(MinivitError, match="write num_labels for num_classes, hidden_dropout_prob for dropout"):
+        ViTConfig.from_dict(fields)
+
+
 # ---- dict and JSON
 
 
@@ -431,6 +513,30 @@ def test_files_that_cannot_be_written_are_refused(tmp_path):
     with pytest.raises(MinivitError, match="cannot be written as JSON"):
         ViTConfig(teacher=object()).to_json_file(tmp_path / "config.json")
     assert not (tmp_path / "config.json").exists()
+
+
+def test_the_config_of_a_folder(tmp_path):
+    config = ViTConfig(**OTHERS, architectures=["ViTModel"])
+    config.save_pretrained(tmp_path / "new" / "folder")
+    assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == ["config.json"]
+    assert ViTConfig.from_pretrained(tmp_path / "new" / "folder") == config
+    assert json.loads((tmp_path / "new" / "folder" / "config.json").read_bytes()) == json.loads(config.to_json_string())
+    golden = ViTConfig.from_pretrained(str(GOLDEN.parent), num_labels=7, image_size=16)
+    assert golden == ViTConfig.from_dict(json.loads(GOLDEN.read_bytes()), num_labels=7, image_size=16)
+    with pytest.raises(MinivitError, match="write num_attention_heads for num_heads"):
+        ViTConfig.from_pretrained(GOLDEN.parent, num_heads=2)
+
+
+def test_folders_that_hold_no_config_are_refused(tmp_path):
+    with pytest.raises(FileError, match=r"config\.json: cannot be read as JSON"):
+        ViTConfig.from_pretrained(tmp_path)
+    with pytest.raises(FileError, match="there is no such folder"):
+        ViTConfig.from_pretrained(tmp_path / "none")
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
+    with pytest.raises(MinivitError, match="the fields of another model"):
+        ViTConfig.from_pretrained(tmp_path)
+    with pytest.raises(FileError, match="cannot be written"):
+        ViTConfig().save_pretrained(tmp_path / "config.json")
 
 
 # ---- equality and repr

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from minivit.config import ViTConfig
 from minivit.errors import FileError, MinivitError
 from minivit.weights import preprocessor, read_folder, read_preprocessor
 from minivit.weights.hub import find
@@ -285,6 +286,16 @@ def test_a_model_in_the_cache_needs_no_hub(online, client, hub):
     assert found["tiny/vit"] == online["tiny/vit"]
     assert found["tiny/new"].startswith("FileError tiny/new: there is no such folder, and no such model in the cache")
     assert "hint: check the spelling; look at the network, and at HF_ENDPOINT" in found["tiny/new"]
+
+
+def test_a_config_is_downloaded_without_the_weights(monkeypatch):
+    def download(repository, revision, allow_patterns):
+        assert (repository, revision, allow_patterns) == ("tiny/vit", "v1", ["config.json"])
+        return GOLDEN
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    config = ViTConfig.from_pretrained("tiny/vit@v1", patch_size=6)
+    assert config == ViTConfig.from_dict(json.loads(CONFIG), patch_size=6)
 
 
 def test_what_goes_wrong_in_a_download_is_one_message(monkeypatch):

@@ -52,6 +52,25 @@ def test_modules_and_children():
     assert [type(m).__name__ for m in block.first.modules()] == ["Sequential", "Linear", "GELU", "LayerNorm"]
 
 
+def test_named_modules_have_dotted_names_and_come_once():
+    inner = nn.GELU()
+    tree = nn.Sequential(nn.Linear(2, 3), nn.Sequential(inner, nn.ModuleList([nn.Dropout()])), inner)
+    named = tree.named_modules()
+    assert [name for name, _ in named] == ["", "0", "1", "1.0", "1.1", "1.1.0"]
+    assert named[0][1] is tree and named[3][1] is inner and dict(named)["1.1.0"] is tree[1][1][0]
+    assert tree.named_modules("model")[3][0] == "model.1.0"
+
+
+def test_requires_grad_freezes_and_frees_every_parameter():
+    block = Block()
+    assert block.requires_grad_(False) is block
+    assert not any(parameter.requires_grad for parameter in block.parameters())
+    assert not block(draw(2, 3)).requires_grad
+    block.requires_grad_()
+    block(draw(2, 3)).sum().backward()
+    assert all(parameter.grad is not None for parameter in block.parameters())
+
+
 def test_modules_in_a_plain_list_are_not_found():
     block = Block()
     block.layers = [nn.Linear(2, 2)]
@@ -206,6 +225,13 @@ def test_to_refuses_other_dtypes(dtype):
     assert layer.weight.dtype == np.float32
 
 
+def test_there_is_one_device():
+    layer = nn.Linear(2, 2)
+    assert layer.to("cpu") is layer
+    with pytest.raises(MinivitError, match=r"Linear\.to: 'cuda' is not float32 or float64\.\n  hint: a device: leave"):
+        layer.to("cuda")
+
+
 def test_forward_is_missing():
     class Empty(nn.Module):
         pass
@@ -343,6 +369,38 @@ def test_activations_have_the_names_of_hugging_face_configs():
         "tanh": ops.tanh,
     }.items():
         assert np.array_equal(nn.ACTIVATIONS[name](x).data, op(x).data)
+
+
+@pytest.mark.parametrize(
+    ("layer", "formula", "text"),
+    [
+        (nn.ReLU(), lambda x: np.maximum(x, 0), "ReLU()"),
+        (nn.Tanh(), np.tanh, "Tanh()"),
+        (nn.Sigmoid(), lambda x: 1 / (1 + np.exp(-x)), "Sigmoid()"),
+        (nn.SiLU(), lambda x: x / (1 + np.exp(-x)), "SiLU()"),
+        (nn.Softmax(), lambda x: np.exp(x) / np.exp(x).sum(-1, keepdims=True), "Softmax(dim=-1)"),
+        (nn.Softmax(dim=1), lambda x: np.exp(x) / np.exp(x).sum(1, keepdims=True), "Softmax(dim=1)"),
+        (nn.Identity(), lambda x: x, "Identity()"),
+        (nn.Identity(54, bias=False), lambda x: x, "Identity()"),
+        (nn.Flatten(), lambda x: x.reshape(2, 12), "Flatten(start_dim=1, end_dim=-1)"),
+        (nn.Flatten(0, 1), lambda x: x.reshape(6, 4), "Flatten(start_dim=0, end_dim=1)"),
+    ],
+    ids=lambda each: each if isinstance(each, str) else "",
+)
+def test_layers_without_parameters(layer, formula, text):
+    x = draw(2, 3, 4, dtype=np.float64)
+    np.testing.assert_allclose(layer(x).data if isinstance(layer(x), Tensor) else layer(x), formula(x), rtol=1e-12)
+    assert (repr(layer), layer.parameters()) == (text, [])
+
+
+def test_cross_entropy_loss_is_the_op():
+    logits, labels = Tensor(draw(4, 3), requires_grad=True), [0, 2, 1, 1]
+    for smoothing in (0.0, 0.1):
+        loss = nn.CrossEntropyLoss(label_smoothing=smoothing)
+        assert loss(logits, labels).item() == ops.cross_entropy(logits, labels, smoothing).item()
+        assert repr(loss) == f"CrossEntropyLoss(label_smoothing={smoothing})"
+    with pytest.raises(TypeError):
+        nn.CrossEntropyLoss(0.1)  # PyTorch's first argument is another
 
 
 def test_sequential_feeds_each_with_the_one_before():

@@ -1,9 +1,14 @@
-"""What README.md, CONTRIBUTING.md and CITATION.cff say is so: examples print what they promise, files are there."""
+"""What README, CONTRIBUTING and CITATION say is so: examples print what they promise, habits from PyTorch are met."""
 
 import re
 from pathlib import Path
 
-from minivit import __version__
+import numpy as np
+import pytest
+
+from minivit import Tensor, __version__, nn, ops
+from minivit.config import ViTConfig
+from minivit.errors import MinivitError
 
 ROOT = Path(__file__).parents[1]
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -45,3 +50,37 @@ def test_the_citation_is_of_this_version():
     fields = dict(re.findall(r"^([a-z-]+): (.*)$", text, re.M))
     assert fields["cff-version"] == "1.2.0" and fields["license"] == "MIT"
     assert fields["version"] == __version__ and "  - name: The minivit authors" in text
+
+
+HABITS = [
+    [cell.strip() for cell in line.strip("|").split("|")]
+    for line in re.search(r"\| PyTorch \| minivit .*?\n\n", README, re.S)[0].strip().splitlines()[2:]
+]
+
+
+def names():
+    """What the table's code speaks of; torch and F are ops, as the README says above the table."""
+    x, y = (Tensor(np.arange(24.0).reshape(2, 3, 4) / (7 + n), requires_grad=True) for n in (0, 1))
+    m, z = Tensor(np.ones((2, 4)) * 3, requires_grad=True), Tensor(np.ones((2, 4, 5)))
+    given = {"x": x, "y": y, "m": m, "z": z, "mask": x.data > 1, "array": y.data, "labels": [1, 0]}
+    given["model"] = nn.Linear(3, 3)
+    return given | {"np": np, "nn": nn, "ops": ops, "torch": ops, "F": ops, "ViTConfig": ViTConfig}
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [row[:2] for row in HABITS], ids=[row[0] for row in HABITS])
+def test_a_habit_works_or_is_told_the_way(theirs, ours):
+    here = re.findall("`(.+?)`", ours) if not ours.startswith("the same") else []
+    for code in re.findall("`(.+?)`", theirs):
+        if ours.startswith("the same"):
+            exec(code, names())
+            continue
+        with pytest.raises(MinivitError) as told:
+            exec(code, names())
+        for word in re.findall("[a-z_]{3,}", " ".join(here) or ours):
+            assert word in str(told.value)
+    for code in here:
+        exec(code, names())
+
+
+def test_the_table_of_habits_fits_a_screen():
+    assert 20 <= len(HABITS) <= 30 and all(len(row) == 3 for row in HABITS)

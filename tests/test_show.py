@@ -176,7 +176,7 @@ def test_the_attention_of_the_examples_is_far_from_even(rng):
     "name, path",
     [
         ("softmax", "ops.softmax"),
-        ("Softmax", "ops.softmax"),
+        ("Softmax", "nn.Softmax"),
         ("ops.softmax", "ops.softmax"),
         ("minivit.ops.softmax", "ops.softmax"),
         ("ops.softmax.softmax", "ops.softmax"),
@@ -219,7 +219,9 @@ def test_a_name_in_two_places_says_how_to_ask_for_the_other(shown):
     assert said(shown("PatchEmbeddings")[0], "also") == "minivit show notebook.PatchEmbeddings"
     assert said(shown("notebook.PatchEmbeddings")[0], "also") == "minivit show vit.PatchEmbeddings"
     assert said(shown("gelu")[0], "also") == "minivit show nn.GELU"
-    assert said(shown("softmax")[0], "also") is None
+    assert said(shown("softmax")[0], "also") == "minivit show nn.Softmax"
+    assert said(shown("linear")[0], "also") == "minivit show nn.Linear"
+    assert said(shown("einsum")[0], "also") is None
     assert said(shown("forward")[0], "also").endswith(", ...")
 
 
@@ -227,7 +229,7 @@ def test_a_name_in_two_places_says_how_to_ask_for_the_other(shown):
     "name, near",
     [
         ("sofmax", "softmax, "),
-        ("CrossEntropyLoss", "cross_entropy"),
+        ("CrossEntropyLos", "CrossEntropyLoss"),
         ("ops.layernrom", "layer_norm"),
         ("rollout", "attention_rollout, "),
         ("Tensor.bakward", "backward"),

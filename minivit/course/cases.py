@@ -63,30 +63,89 @@ def _concatenate(*shapes, axis):
     return case(three, *shapes, label=f"concatenate, axis={axis}")
 
 
+def _where(condition, *shapes):
+    def choose(x, y):
+        return ops.where(condition, x, y)
+
+    return case(choose, *shapes, label=f"where {condition}")
+
+
+def _there_and_back(x):
+    return ops.astype(ops.astype(x, np.float64), x.dtype)
+
+
+def _stack(x, y, axis):
+    return ops.stack([x, y], axis)
+
+
+def _pieces(cut, *args):
+    """The pieces weighted, so that a piece in another's place is seen."""
+
+    def weighted(x):
+        return ops.concatenate([(i + 1) * piece for i, piece in enumerate(cut(x, *args))], args[-1])
+
+    return weighted
+
+
 _BROADCAST = [((2, 3), (2, 3)), ((3, 1), (2, 1, 5)), ((4, 1, 3), (3,)), ((), (2,)), ((1, 1), ())]
 _REDUCED = [((2, 3, 5), {}), ((2, 3, 5), {"axis": 1}), ((2, 3, 5), {"axis": (0, -1), "keepdims": True}), ((), {})]
 _REDUCED += [((1, 4), {"axis": 0}), ((3, 1), {"axis": -1, "keepdims": True})]
+_OVER = [{}, {"axis": 1}, {"axis": (0, -1), "keepdims": True}]
 _EVERYWHERE = [(3, 5), (1,), ()]  # shapes for the ops that work element by element
 
 CASES = {
     **{op: [case(getattr(ops, op), *shapes) for shapes in _BROADCAST] for op in ("add", "subtract", "multiply")},
+    **{op: [case(getattr(ops, op), *shapes) for shapes in _BROADCAST] for op in ("maximum", "minimum")},
+    "where": [
+        _where([[True, False, True], [False, False, True]], (2, 3), (2, 3)),
+        _where(np.array([[True], [False]]), (3,), (2, 1)),
+        _where(True, (), (2,)),
+    ],
+    "masked_fill": [case(ops.masked_fill, (2, 3), mask=np.array([True, False, False]), value=-2.0)],
+    "clip": [
+        case(ops.clip, (3, 5), draw=spaced, min=-1, max=0.5),
+        case(ops.clip, (3, 5), draw=spaced, max=0.25),
+        case(ops.clip, (3, 5), (5,), (3, 1), label="clip between tensors"),
+    ],
     "divide": [case(ops.divide, *shapes, draw=positive) for shapes in _BROADCAST],
     "power": [
         *(case(ops.power, *shapes, draw=positive) for shapes in _BROADCAST),
         *(case(ops.power, (2, 5), y=y) for y in (0, 1, 2, 3)),  # integer powers of negative numbers
     ],
     **{op: [case(getattr(ops, op), s) for s in _EVERYWHERE] for op in ("negative", "exp", "tanh", "gelu", "gelu_tanh")},
+    **{op: [case(getattr(ops, op), s) for s in _EVERYWHERE] for op in ("sigmoid", "silu", "clone")},
+    "astype": [case(_there_and_back, s, label="astype, there and back") for s in _EVERYWHERE],
     **{op: [case(getattr(ops, op), s, draw=positive) for s in _EVERYWHERE] for op in ("log", "sqrt")},
     **{op: [case(getattr(ops, op), s, draw=spaced) for s in _EVERYWHERE] for op in ("relu", "abs")},
     **{
         op: [case(getattr(ops, op), shape, draw=spaced, **options) for shape, options in _REDUCED]
-        for op in ("sum", "mean", "max")
+        for op in ("sum", "mean", "max", "min")
     },
+    **{
+        op: [case(getattr(ops, op), (2, 3, 5), correction=n, **options) for n in (0, 1) for options in _OVER]
+        for op in ("var", "std")
+    },
+    "logsumexp": [case(ops.logsumexp, (2, 3, 5), **{"axis": None} | options) for options in _OVER],
     "reshape": [
         case(ops.reshape, before, shape=after)
         for before, after in (((2, 3, 5), (5, 6)), ((2, 3, 5), (3, -1, 1, 2)), ((1, 1), ()), ((), (-1,)))
     ],
     "transpose": [case(ops.transpose, (2, 3, 5), axes=axes) for axes in (None, (0, 2, 1), (2, 0, 1), (-1, 0, -2))],
+    "swapaxes": [case(ops.swapaxes, (2, 3, 5), axis1=i, axis2=j) for i, j in ((0, 1), (-1, 0), (1, 1))],
+    "flatten": [
+        case(ops.flatten, shape, **options)
+        for shape, options in (
+            ((2, 3, 5), {}),
+            ((2, 3, 5), {"start_dim": 1}),
+            ((2, 3, 1, 5), {"start_dim": -3, "end_dim": 2}),
+            ((), {}),
+        )
+    ],
+    "squeeze": [case(ops.squeeze, (1, 3, 1), axis=axis) for axis in (None, 0, -1, (0, 2))],
+    "unsqueeze": [case(ops.unsqueeze, (2, 3), axis=axis) for axis in (0, 1, -1)],
+    "stack": [case(_stack, (2, 3), (2, 3), label="stack", axis=axis) for axis in (0, 1, -1)],
+    "split": [case(_pieces(ops.split, [1, 0, 4], 1), (2, 5), label="split, sizes=[1, 0, 4], axis=1")],
+    "chunk": [case(_pieces(ops.chunk, 3, -2), (2, 6, 3), label="chunk, chunks=3, axis=-2")],
     "getitem": [
         case(ops.getitem, (4, 1, 5), index=index)
         for index in (
@@ -183,14 +242,15 @@ CASES = {
 def table(rng=0):
     """Check every op of minivit on all its cases: (op, argument, worst relative error) rows, in the registry's order.
 
-    The error is gradcheck's, with rtol=1e-6. MinivitError when an op has no case.
+    What is made of other ops comes last. The error is gradcheck's, with rtol=1e-6. MinivitError when an op has no case.
     """
     rng = np.random.default_rng(rng)
     names = [name.rpartition(".")[2] for name in REGISTRY if name.startswith("minivit.")]
     without = [name for name in names if name not in CASES]
     if without:
         raise MinivitError("gradcheck", f"no case for {', '.join(without)}.", hint="add one to course/cases.py.")
-    return [(name, argument, worst) for name in names for argument, worst in errors(name, rng).items()]
+    ops_in_order = dict.fromkeys([*names, *CASES])  # those of the registry, then those that are made of others
+    return [(name, argument, worst) for name in ops_in_order for argument, worst in errors(name, rng).items()]
 
 
 def errors(op, rng):

@@ -27,7 +27,7 @@ def array(data, requires_grad, recording):
             rule="only float32 and float64 numbers have gradients.",
             hint="convert first: np.asarray(data, dtype=np.float32).",
         )
-    if isinstance(data, (list, tuple)) and not requires_grad and recording and any(map(_waits, data)):
+    if isinstance(data, (list, tuple)) and not requires_grad and recording and any(map(waits, data)):
         warnings.warn(
             "a list of tensors gives their numbers, through which no gradient comes back.\n"
             "  hint: ops.concatenate([t[None] for t in tensors]); where no gradient is wanted, take t.detach().",
@@ -36,7 +36,7 @@ def array(data, requires_grad, recording):
     return made
 
 
-def _waits(x):
+def waits(x):
     """Whether a backward() may still come through x: a leaf that is learned, or a tensor whose graph is not freed."""
     node = getattr(x, "_node", None)
     return getattr(x, "requires_grad", False) and (node is None or node.backward is not None)

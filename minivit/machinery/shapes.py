@@ -46,7 +46,7 @@ def check_transpose(x, axes):
             "transpose",
             f"axes {tuple(axes)} for an array of shape {x.shape}.",
             rule=f"as in NumPy, axes names every axis once: {x.ndim} of them.",
-            hint="to swap the last two axes of a rank-3 tensor, write x.transpose(0, 2, 1).",
+            hint="to swap two axes, x.swapaxes(1, 2).",
         )
 
 
@@ -109,4 +109,55 @@ def check_sine_cosine(embed_dim):
             f"embed_dim={embed_dim}.",
             rule="D is a multiple of 4: sine and cosine, of row and column.",
             hint=f"use {max(embed_dim // 4 * 4, 4)} or {max(embed_dim // 4 * 4, 4) + 4}.",
+        )
+
+
+def check_axis(where, shape, axis):
+    """Returns the axis counted from the front."""
+    if not -len(shape) <= axis < len(shape):
+        raise ShapeError(where, f"there is no axis {axis} in {shape}.", rule="the first axis is 0.")
+    return axis % len(shape)
+
+
+def check_split(sizes, n):
+    """Returns where each piece of an axis of size n ends."""
+    if not isinstance(sizes, (tuple, list)):
+        raise ShapeError(
+            "split",
+            f"into {sizes} pieces, or into pieces of {sizes}?",
+            rule="NumPy reads a single number as the first, PyTorch as the second; here sizes is a list.",
+            hint=f"chunk(x, {sizes}, axis) for {sizes} pieces, split(x, [{sizes}, ...], axis) for pieces of {sizes}.",
+        )
+    ends = [int(end) for end in np.cumsum(sizes)]
+    if not ends or ends[-1] != n or any(size < 0 for size in sizes):
+        raise ShapeError("split", f"sizes {list(sizes)} for an axis of {n}.", rule="the sizes add up to the axis.")
+    return ends
+
+
+def check_chunks(chunks, n):
+    if chunks < 1 or n % chunks:
+        raise ShapeError(
+            "chunk",
+            f"an axis of {n} cannot be cut into {chunks} equal pieces.",
+            hint="split(x, sizes, axis) cuts pieces of any sizes.",
+        )
+
+
+def check_correction(correction):
+    if correction is None:
+        raise MinivitError(
+            "var",
+            "is it to divide by n, or by n - 1?",
+            rule="NumPy and layer norm divide by n, PyTorch by n - 1 where nothing is said; here it is said.",
+            hint="var(x, axis, correction=0) divides by n, correction=1 by n - 1; std takes the same.",
+        )
+
+
+def check_astype(dtype):
+    if np.dtype(dtype) not in (np.float32, np.float64):
+        raise ShapeError(
+            "astype",
+            f"a gradient cannot come back through {np.dtype(dtype)}.",
+            rule="only float32 and float64 numbers have gradients.",
+            hint="for the numbers alone, t.data.astype(dtype).",
         )

@@ -1,4 +1,4 @@
-"""Arithmetic: + - * / ** exp log sqrt tanh relu abs, and the reductions sum, mean and max."""
+"""Arithmetic, number by number: + - * / **, roots and logarithms, simple activations, choices."""
 
 import functools
 
@@ -8,13 +8,13 @@ from ..autograd import Tensor, differentiable
 
 
 def unbroadcast(gradient, shape):
-    """Adjoint of broadcasting, which is a sum: add up the gradient over every axis that broadcasting stretched.
+    """Adjoint of broadcasting, which is a sum: over every axis that broadcasting stretched.
 
     gradient: an array of the broadcast shape.  Returns an array of `shape`, the shape before.
     """
     added = gradient.ndim - len(shape)
-    stretched = [axis for axis, n in enumerate(shape, added) if n == 1 and gradient.shape[axis] != 1]
-    axes = (*range(added), *stretched)
+    ones = [axis for axis, n in enumerate(shape, added) if n == 1]
+    axes = (*range(added), *(axis for axis in ones if gradient.shape[axis] != 1))
     if axes:
         gradient = gradient.sum(axes, keepdims=True)
     return gradient.reshape(shape)
@@ -25,15 +25,19 @@ def _with_numbers(op):
 
     @functools.wraps(op)
     def binary(x, y):
+        if isinstance(x, Tensor) and isinstance(y, Tensor) and x.data.dtype is y.data.dtype:
+            return op(x, y)
         return op(_like(x, y), _like(y, x))
 
     return binary
 
 
 def _like(x, other):
-    """A number, a list, integers or a 0-d array in the dtype of what it meets, so that float32 stays float32."""
+    """A number, a list, integers or a 0-d array in the dtype of what it meets: float32 stays so."""
     if isinstance(x, Tensor) and x.requires_grad:
         return x
+    if type(x) in (float, int) and isinstance(other, Tensor) and other.data.dtype.kind == "f":
+        return np.asarray(x, other.data.dtype)
     array = (x if isinstance(x, Tensor) else Tensor(x)).data
     dtype = getattr(other, "dtype", array.dtype)
     weak = not isinstance(x, (Tensor, np.ndarray)) or array.ndim == 0 or array.dtype.kind in "iub"
@@ -91,11 +95,14 @@ def divide(x, y):
 @_with_numbers
 @differentiable
 def power(x, y):
-    """x ** y, broadcast.  Backward: dx = dz * y * x^(y - 1), dy = dz * x^y * log(x), taken as 0 where x <= 0."""
+    """x ** y, broadcast.
+
+    Backward: dx = dz * y * x^(y - 1), dy = dz * x^y * log(x), taken as 0 where x <= 0.
+    """
     z = x**y
 
     def backward(dz):
-        lower = np.where(y == 0, y, y - 1)  # x^0 is constant, at x = 0 too, where x^-1 is not a number
+        lower = np.where(y == 0, y, y - 1)  # x^0 is constant, at x = 0 too
         slope = np.where(x > 0, z, 0) * np.log(np.where(x > 0, x, 1))
         return unbroadcast(dz * y * x**lower, x.shape), unbroadcast(dz * slope, y.shape)
 
@@ -176,39 +183,95 @@ def abs(x):
 
 
 @differentiable
-def sum(x, axis=None, keepdims=False):
-    """Sum over `axis` (an int, a tuple, or None for all).  Backward: dx = dy, repeated along the summed axes."""
-    y = x.sum(axis, keepdims=True)
-    shape, kept = x.shape, y.shape
+def sigmoid(x):
+    """y = 1 / (1 + e^-x), as e^-log(1 + e^-x), which cannot overflow.
 
-    def backward(dy):
-        return np.broadcast_to(dy.reshape(kept), shape)
-
-    return y if keepdims else y.squeeze(axis), backward
-
-
-@differentiable
-def mean(x, axis=None, keepdims=False):
-    """Mean over `axis` (an int, a tuple, or None for all).  Backward: dx = dy / n, repeated along those axes."""
-    y = x.mean(axis, keepdims=True)
-    shape, kept, n = x.shape, y.shape, x.size // (y.size or 1)
-
-    def backward(dy):
-        return np.broadcast_to(dy.reshape(kept) / n, shape)
-
-    return y if keepdims else y.squeeze(axis), backward
-
-
-@differentiable
-def max(x, axis=None, keepdims=False):
-    """Largest element over `axis` (an int, a tuple, or None for all).
-
-    Backward: dy goes to the largest element; several that are equally large share it evenly.
+    Backward: dx = dy * y * (1 - y).
     """
-    y = x.max(axis, keepdims=True)
+    y = np.exp(-np.logaddexp(0, -x))
 
     def backward(dy):
-        largest = x == y
-        return dy.reshape(y.shape) / largest.sum(axis, keepdims=True, dtype=x.dtype) * largest
+        return dy * y * (1 - y)
 
-    return y if keepdims else y.squeeze(axis), backward
+    return y, backward
+
+
+def silu(x):
+    """x * sigmoid(x), also called swish; its backward is that of the two ops.
+
+    Source: Hendrycks and Gimpel 2016, "Gaussian Error Linear Units", section 2.
+    """
+    return multiply(x, sigmoid(x))
+
+
+@_with_numbers
+@differentiable
+def maximum(x, y):
+    """The larger of x and y, broadcast.
+
+    Backward: dz goes to the larger; two that are equal share it evenly.
+    """
+
+    def backward(dz):
+        shared = dz / 2 * (x == y)
+        dx, dy = dz * (x > y) + shared, dz * (x < y) + shared
+        return unbroadcast(dx, x.shape), unbroadcast(dy, y.shape)
+
+    return np.maximum(x, y), backward
+
+
+@_with_numbers
+@differentiable
+def minimum(x, y):
+    """The smaller of x and y, broadcast.
+
+    Backward: dz goes to the smaller; two that are equal share it evenly.
+    """
+
+    def backward(dz):
+        shared = dz / 2 * (x == y)
+        dx, dy = dz * (x < y) + shared, dz * (x > y) + shared
+        return unbroadcast(dx, x.shape), unbroadcast(dy, y.shape)
+
+    return np.minimum(x, y), backward
+
+
+def _with_condition(op):
+    """Let `where` take a list or a tensor as its condition, and numbers and lists as sources."""
+
+    @functools.wraps(op)
+    def choose(condition, x, y):
+        return op(np.asarray(condition), _like(x, y), _like(y, x))
+
+    return choose
+
+
+@_with_condition
+@differentiable
+def where(condition, x, y):
+    """x where the condition is true, else y, all three broadcast.
+
+    Backward: dx = dz where the condition is true, else 0; dy the other way round. The condition has
+    no gradient.
+    """
+
+    def backward(dz):
+        dx, dy = np.where(condition, dz, 0), np.where(condition, 0, dz)
+        return None, unbroadcast(dx, x.shape), unbroadcast(dy, y.shape)
+
+    return np.where(condition, x, y), backward
+
+
+def masked_fill(x, mask, value):
+    """x with `value` in the places where the mask is true: where(mask, value, x)."""
+    return where(mask, value, x)
+
+
+def clip(x, min=None, max=None):
+    """x, no less than min and no more than max; None is no limit.
+
+    Made of `where`: the gradient of a number within the limits, or on one, is its own; beyond, it
+    is the limit's.
+    """
+    x = x if min is None else where(x < min, min, x)
+    return x if max is None else where(x > max, max, x)

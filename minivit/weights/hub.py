@@ -16,11 +16,11 @@ FILES = (
 )
 
 
-def find(name):
+def find(name, files=FILES):
     """The folder of a model: a folder is itself, and "dinov2-small" in the box; the hub gives all others.
 
     "owner/model" or "owner/model@revision" is downloaded. huggingface_hub keeps what it downloaded in its cache, and
-    follows HF_HUB_OFFLINE, HF_ENDPOINT and HF_TOKEN.
+    follows HF_HUB_OFFLINE, HF_ENDPOINT and HF_TOKEN. files: the names of what is downloaded, as far as it is there.
     Raises FileError: no such folder or model, gated, out of reach; MinivitError where huggingface_hub is missing.
     """
     if name in CHECKSUMS and not os.path.exists(name):
@@ -39,7 +39,7 @@ def find(name):
         ) from error
     hub = constants.ENDPOINT
     try:
-        folder = Path(snapshot_download(repository, revision=revision or None, allow_patterns=list(FILES)))
+        folder = Path(snapshot_download(repository, revision=revision or None, allow_patterns=list(files)))
     except Exception as error:  # requests', httpx's, the operating system's or its own, by version and by fault
         reason = str(error.__cause__ or error).strip().partition("\n")[0] or type(error).__name__
         log_in = f"log in on {hub}/{repository} and put your access token into HF_TOKEN."
@@ -65,7 +65,7 @@ def find(name):
         what, hint = next(texts for kind, texts in faults.items() if isinstance(error, kind))
         raise FileError(name, what, hint=hint) from error
     if not folder.is_dir():
-        raise FileError(name, f"has none of a model's files on {hub}: {', '.join(FILES)}.")
+        raise FileError(name, f"has none of a model's files on {hub}: {', '.join(files)}.")
     return folder
 
 
