@@ -270,11 +270,11 @@ def _number(where, name, value, least=0, below=math.inf):
 
 def _check_gradients(where, parameters):
     """Refuse gradients that NumPy would broadcast or convert: each is an array of its parameter's shape and dtype."""
-    given = [(n, p, p.grad) for n, p in enumerate(parameters) if p.grad is not None]
+    given = [(n, p.data, p.grad) for n, p in enumerate(parameters) if p.grad is not None]
     problems = [
-        f"number {n}: the parameter is {p.shape} {p.data.dtype}, its gradient {_kind(g)}."
+        f"number {n}: the parameter is {_kind(p)}, its gradient {_kind(g)}."
         for n, p, g in given
-        if not (isinstance(g, (np.ndarray, np.generic)) and g.shape == p.shape and g.dtype == p.data.dtype)
+        if not (isinstance(g, (np.ndarray, np.generic)) and g.shape == p.shape and g.dtype == p.dtype)
     ]
     if problems:
         what = f"{len(problems)} of {len(given)} gradients do not fit:"
@@ -282,10 +282,9 @@ def _check_gradients(where, parameters):
         raise ShapeError(where, "\n    ".join([what, *shortened(problems)]), rule, "p.grad is what backward() made.")
 
 
-def _kind(gradient):
-    """What came for a gradient, for a message."""
-    known = isinstance(gradient, (np.ndarray, np.generic))
-    return f"{gradient.shape} {gradient.dtype}" if known else f"a {type(gradient).__name__}"
+def _kind(x):
+    """What came for an array, for a message."""
+    return f"{x.shape} {x.dtype}" if isinstance(x, (np.ndarray, np.generic)) else f"a {type(x).__name__}"
 
 
 def _checked(where, parameters):
