@@ -12,6 +12,7 @@ can go wrong with a graph is looked for in machinery/guards.py.
 import contextlib
 import functools
 import inspect
+import operator
 import threading
 import weakref
 
@@ -34,16 +35,17 @@ class Tensor(ArrayLike):
 
     A tensor made by the user is a leaf: each backward() adds to its `.grad` (set it to None to
     start afresh). A tensor made by an op keeps a gradient only after `retain_grad()`. The operators
-    and methods (`+`, `@`, `.sum()`, ...) are ops, set in minivit/ops/__init__.py; the looks of an
+    and methods (`+`, `@`, `.sum()`, ...) are ops, set in minivit/ops/methods.py; the looks of an
     array are in machinery/arraylike.py.
     """
 
-    __slots__ = ("__weakref__", "_node", "_version", "data", "grad", "requires_grad")
+    __slots__ = ("__weakref__", "_node", "_requires_grad", "_version", "data", "grad")
+    requires_grad = property(operator.attrgetter("_requires_grad"), guards.set_requires_grad)
 
     def __init__(self, data, requires_grad=False):
         self.data = guards.array(data, requires_grad, is_grad_enabled())
         self.grad = None
-        self.requires_grad = requires_grad
+        self._requires_grad = requires_grad
         self._node = None  # the op that made it; a leaf has none
         self._version = 0  # how many steps of an optimiser have changed it
 
@@ -131,7 +133,7 @@ def differentiable(fn):
         if is_grad_enabled():
             parents = tuple([_origin(x) for x in inputs])  # lists are quicker than generators
             if any([parent is not None for parent in parents]):
-                out.requires_grad, out._node = True, Node(fn.__name__, out, parents, backward)
+                out._requires_grad, out._node = True, Node(fn.__name__, out, parents, backward)
         return out
 
     REGISTRY[f"{fn.__module__}.{fn.__qualname__}"] = op
@@ -151,7 +153,7 @@ def unwrap(argument, inputs):
 
 def _origin(x):
     """Where the gradient of an array argument goes: a Node, a leaf Tensor, or nowhere."""
-    if isinstance(x, Tensor) and x.requires_grad:
+    if isinstance(x, Tensor) and x._requires_grad:
         return x if x._node is None else x._node
     return None
 

@@ -48,7 +48,7 @@ def open_image(path):
 
 
 def pixel_values(image, size=224, mean=0.5, std=0.5):
-    """Turn a picture into the model's input: resize, 1/255, (x - mean) / std, as transformers' ViTImageProcessor does.
+    """Turn a picture into the model's input: resize, 1/255, (x - mean) / std, as transformers' ViTImageProcessorPil.
 
     image: a path, a PIL image (both give RGB, C = 3) or a uint8 array (H, W), (H, W, 1) (C = 1) or (H, W, 3) (C = 3).
     size: one side, or (height, width), in pixels; bilinear. mean, std: of values 0..1, a number or one per channel.

@@ -51,7 +51,10 @@ class _Stateful:
 
 
 class _Optimizer(_Stateful):
-    """lr: the learning rate, a plain attribute that a schedule may set before each step."""
+    """lr: the learning rate, a plain attribute that a schedule may set before each step.
+
+    step() refuses a number or a gradient that does not fit before it changes anything.
+    """
 
     def __init__(self, parameters, lr):
         super().__init__(parameters)
@@ -63,7 +66,8 @@ class _Optimizer(_Stateful):
             parameter.grad = None
 
     def _learning(self):
-        """(number, parameter) of each that has a gradient."""
+        """(number, parameter) of each that has a gradient. All gradients are checked before the first is given."""
+        _check_gradients(type(self).__name__, self.parameters)
         for number, parameter in enumerate(self.parameters):
             if parameter.grad is not None:
                 parameter.data = np.asarray(parameter.data)  # of rank 0, p.data * 2 is a number, not to be written to
@@ -79,20 +83,26 @@ class SGD(_Optimizer):
 
     def __init__(self, parameters, lr, momentum=0.0):
         super().__init__(parameters, lr)
-        self.momentum = _number("SGD", "momentum", momentum, below=1)
+        self.momentum = momentum
+        self._numbers()
         self._buffers = self._remember("momentum_buffer", np.zeros_like) if self.momentum else []
+
+    def _numbers(self):
+        """(lr, momentum), checked: both may have been set since the last step."""
+        return _number("SGD", "lr", self.lr), _number("SGD", "momentum", self.momentum, below=1)
 
     def step(self):
         """Change every parameter that has a gradient."""
-        lr = float(self.lr)
+        lr, momentum = self._numbers()
         for number, parameter in self._learning():
-            buffer = self._buffers[number] if self.momentum else parameter.grad
-            in_blocks(self._change, parameter.data, parameter.grad, buffer, lr=lr)
+            buffer = self._buffers[number] if momentum else parameter.grad
+            in_blocks(self._change, parameter.data, parameter.grad, buffer, lr=lr, momentum=momentum)
 
-    def _change(self, p, g, buffer, lr):
+    @staticmethod
+    def _change(p, g, buffer, lr, momentum):
         """The formula above for some rows of a parameter, in place."""
-        if self.momentum:
-            buffer *= self.momentum
+        if momentum:
+            buffer *= momentum
             buffer += g
         p -= lr * buffer
 
@@ -114,38 +124,41 @@ class AdamW(_Optimizer):
 
     def __init__(self, parameters, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01):
         super().__init__(parameters, lr)
-        if np.shape(betas) != (2,):
-            raise MinivitError("AdamW", f"betas={betas!r}.", rule="betas is a pair (beta1, beta2).")
-        self.betas = tuple(_number("AdamW", f"betas[{i}]", beta, below=1) for i, beta in enumerate(betas))
-        self.eps = _number("AdamW", "eps", eps)
-        self.weight_decay = _number("AdamW", "weight_decay", weight_decay)
+        self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
+        self._numbers()
         self._steps = self._state["step"] = np.zeros(len(self.parameters), np.int64)
         self._averages = self._remember("exp_avg", np.zeros_like)
         self._squares = self._remember("exp_avg_sq", np.zeros_like)
 
+    def _numbers(self):
+        """(lr, betas, eps, weight_decay), checked: each may have been set since the last step."""
+        if np.shape(self.betas) != (2,):
+            raise MinivitError("AdamW", f"betas={self.betas!r}.", rule="betas is a pair (beta1, beta2).")
+        betas = [_number("AdamW", f"betas[{i}]", beta, below=1) for i, beta in enumerate(self.betas)]
+        lr, eps, decay = (_number("AdamW", name, getattr(self, name)) for name in ("lr", "eps", "weight_decay"))
+        return lr, betas, eps, decay
+
     def step(self):
         """Change every parameter that has a gradient."""
-        lr, (beta1, beta2) = float(self.lr), self.betas  # a NumPy number for lr would make float32 into float64
+        lr, betas, least, decay = self._numbers()
+        beta1, beta2 = betas
         for number, parameter in self._learning():
             self._steps[number] = t = int(self._steps[number]) + 1
             # the fraction's two sides are multiplied by root, which is one pass over the arrays less
             root = math.sqrt(1 - beta2**t)
-            step_size, eps = lr * root / (1 - beta1**t), self.eps * root
-            keep = 1 - lr * self.weight_decay if parameter.ndim in (2, 4) else 1
+            step_size, eps = lr * root / (1 - beta1**t), least * root
+            keep = 1 - lr * decay if parameter.ndim in (2, 4) else 1
             arrays = parameter.data, parameter.grad, self._averages[number], self._squares[number]
-            in_blocks(self._change, *arrays, keep=keep, step_size=step_size, eps=eps)
+            in_blocks(self._change, *arrays, betas=betas, keep=keep, step_size=step_size, eps=eps)
 
-    def _change(self, p, g, m, v, keep, step_size, eps):
+    @staticmethod
+    def _change(p, g, m, v, betas, keep, step_size, eps):
         """The four lines above for some rows of a parameter, in place."""
-        beta1, beta2 = self.betas
         p *= keep
-        change = g - m
-        change *= 1 - beta1
-        m += change
+        change = np.empty_like(p)
+        _move(m, g, betas[0], change)
         np.multiply(g, g, out=change)
-        change -= v
-        change *= 1 - beta2
-        v += change
+        _move(v, change, betas[1], change)
         np.sqrt(v, out=change)
         change += eps
         np.divide(m, change, out=change)
@@ -170,15 +183,16 @@ class ExponentialMovingAverage(_Stateful):
 
     def update(self):
         """Take the parameters as they are now into the average."""
+        decay = _number("ExponentialMovingAverage", "decay", self.decay, below=1)
         t = int(self._updates)
         self._updates += 1
-        share = 1 - min(self.decay, (1 + t) / (10 + t))
+        keep = min(decay, (1 + t) / (10 + t))
         for parameter, average in zip(self.parameters, self._averages, strict=True):
-            in_blocks(self._change, parameter.data, average, share=share)
+            in_blocks(self._change, parameter.data, average, keep=keep)
 
     @staticmethod
-    def _change(p, average, share):
-        average += share * (p - average)
+    def _change(p, average, keep):
+        _move(average, p, keep, np.empty_like(average))
 
     @contextlib.contextmanager
     def applied(self):
@@ -191,6 +205,21 @@ class ExponentialMovingAverage(_Stateful):
         finally:
             for parameter, data in zip(self.parameters, trained, strict=True):
                 parameter.data = data
+
+
+def _move(average, value, keep, spare):
+    """average += (1 - keep) * (value - average), in place; the last array may be written to.
+
+    It starts from the one that counts more: of a large number, no digits are left for the small one beside it.
+    """
+    if keep < 0.5:
+        average -= value
+        average *= keep
+        average += value
+    else:
+        np.subtract(value, average, out=spare)
+        spare *= 1 - keep
+        average += spare
 
 
 def warmup_cosine(total_steps, warmup_steps=0, final=0.0):
@@ -237,6 +266,25 @@ def _number(where, name, value, least=0, below=math.inf):
     if not (isinstance(value, Real) and least <= value < below):
         raise MinivitError(where, f"{name} is {value!r}.", rule=f"{name} is a number, {least} <= {name} < {below}.")
     return float(value)
+
+
+def _check_gradients(where, parameters):
+    """Refuse gradients that NumPy would broadcast or convert: each is an array of its parameter's shape and dtype."""
+    given = [(n, p.data, p.grad) for n, p in enumerate(parameters) if p.grad is not None]
+    problems = [
+        f"number {n}: the parameter is {_kind(p)}, its gradient {_kind(g)}."
+        for n, p, g in given
+        if not (isinstance(g, (np.ndarray, np.generic)) and g.shape == p.shape and g.dtype == p.dtype)
+    ]
+    if problems:
+        what = f"{len(problems)} of {len(given)} gradients do not fit:"
+        rule = "a gradient is an array with the shape and dtype of its parameter."
+        raise ShapeError(where, "\n    ".join([what, *shortened(problems)]), rule, "p.grad is what backward() made.")
+
+
+def _kind(x):
+    """What came for an array, for a message."""
+    return f"{x.shape} {x.dtype}" if isinstance(x, (np.ndarray, np.generic)) else f"a {type(x).__name__}"
 
 
 def _checked(where, parameters):

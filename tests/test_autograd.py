@@ -1,7 +1,9 @@
 """The engine: what a graph of ops remembers, what backward fills in, and what it refuses."""
 
+import copy
 import gc
 import operator
+import pickle
 import threading
 import weakref
 
@@ -656,3 +658,100 @@ def test_leaves_do_not_share_a_gradient():
     x, y = leaf([1.0, 2.0]), leaf([3.0, 4.0])
     both(same(x), same(y)).backward(np.ones(2))
     assert not np.shares_memory(x.grad, y.grad)
+
+
+# ---- copies, pickles and switches
+
+INNER = {
+    "copy.copy": copy.copy,
+    "copy.deepcopy": copy.deepcopy,
+    "in a list": lambda t: copy.deepcopy({"losses": [t]}),
+    "pickle": pickle.dumps,
+    "pickle, protocol 0": lambda t: pickle.dumps(t, 0),
+    "requires_grad": lambda t: setattr(t, "requires_grad", False),
+}
+
+
+@pytest.mark.parametrize("call", INNER.values(), ids=INNER)
+@pytest.mark.parametrize("walked", [False, True])
+def test_what_only_a_leaf_can_do_is_refused_for_an_inner_tensor(call, walked):
+    x = leaf([1.0, 2.0])
+    y = (x * x).sum()
+    if walked:
+        y.backward()
+    with pytest.raises(
+        GraphError, match=r"this tensor \(\) was computed by sum\.(?s:.*)only a leaf(?s:.*)t\.detach\(\)"
+    ):
+        call(y)
+    if not walked:
+        y.backward()  # it is as it was
+    np.testing.assert_array_equal(x.grad, [2, 4])
+
+
+COPIES = {
+    "copy.copy": copy.copy,
+    "copy.deepcopy": copy.deepcopy,
+    **{
+        f"pickle, protocol {n}": lambda t, n=n: pickle.loads(pickle.dumps(t, n))
+        for n in range(pickle.HIGHEST_PROTOCOL + 1)
+    },
+}
+
+
+@pytest.mark.parametrize("duplicate", COPIES.values(), ids=COPIES)
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_a_copy_of_a_leaf_is_a_leaf_of_its_own(duplicate, requires_grad):
+    x = Tensor(np.array([1.0, 2.0], np.float32), requires_grad=requires_grad)
+    x.grad = np.array([3.0, 4.0], np.float32)
+    with no_grad():
+        other = duplicate(x)
+    assert other is not x and type(other) is Tensor and other.requires_grad is requires_grad
+    assert other.dtype == other.grad.dtype == np.float32
+    np.testing.assert_array_equal(other.data, [1, 2])
+    np.testing.assert_array_equal(other.grad, [3, 4])
+    if requires_grad:
+        (other * other).sum().backward()
+        np.testing.assert_array_equal(other.grad, [5, 8])
+        np.testing.assert_array_equal(x.grad, [3, 4])
+    if duplicate is not copy.copy:
+        other.data[0] = 9
+        assert x.data[0] == 1
+
+
+@pytest.mark.parametrize("duplicate", COPIES.values(), ids=COPIES)
+def test_what_was_computed_without_a_graph_is_copied(duplicate):
+    x = leaf([1.0, 2.0])
+    with no_grad():
+        y = x * 2
+    for tensor in (y, (x * 2).detach(), Tensor(x.data) * 2):
+        np.testing.assert_array_equal(duplicate(tensor).data, [2, 4])
+
+
+def test_a_leaf_that_is_frozen_gets_no_gradient_and_may_learn_again():
+    x, w = leaf([1.0, 2.0]), leaf([3.0, 4.0])
+    w.requires_grad = False
+    (x * w).sum().backward()
+    np.testing.assert_array_equal(x.grad, [3, 4])
+    assert w.grad is None
+    w.requires_grad = True
+    (x * w).sum().backward()
+    np.testing.assert_array_equal(w.grad, [1, 2])
+
+
+def test_of_an_inner_tensor_requires_grad_stays_true():
+    y = leaf(3.0) * 2
+    y.requires_grad = True
+    y.backward()
+
+
+@pytest.mark.parametrize("data", [[1, 2], [True], np.ones(2, np.float16)])
+def test_only_floats_can_be_made_to_require_gradients_later(data):
+    x = Tensor(data)
+    with pytest.raises(ShapeError, match="only float32 and float64 numbers have gradients"):
+        x.requires_grad = True
+    assert x.requires_grad is False
+
+
+def test_tensors_take_no_other_attributes():
+    with pytest.raises(AttributeError):
+        leaf(1.0).gradient = 2

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 
 from minivit import vit, weights
 from minivit.__main__ import main
-from minivit.cli import commands
+from minivit.cli import commands, parser
 
 
 def run(capsys, *args):
@@ -218,6 +219,144 @@ def test_wrong_usage_exits_with_2(args, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(list(args))
     assert stopped.value.code == 2
+
+
+NUMBER, LONG = "1" * 30, "1" * 5000
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "rule"),
+    [
+        ("--epochs", NUMBER, "1 or more, up to 1048576"),
+        ("--epochs", LONG, "1 or more, up to 1048576"),
+        ("--epochs", "1048577", "1 or more, up to 1048576"),
+        ("--epochs", "1e3", "1 or more, up to 1048576"),
+        ("--batch-size", NUMBER, "1 or more, up to 1048576"),
+        ("--hidden-size", NUMBER, "1 or more, up to 1048576"),
+        ("--num-hidden-layers", LONG, "1 or more, up to 1048576"),
+        ("--image-size", NUMBER, "1 or more, up to 4096"),
+        ("--image-size", "4097", "1 or more, up to 4096"),
+        ("--seed", str(10**40), "0 or more, up to 18446744073709551615"),
+        ("--seed", str(2**64), "0 or more, up to 18446744073709551615"),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_whole_numbers_have_bounds(tmp_path, capsys, option, value, rule):
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "digits", "--out", str(tmp_path / "x"), option, value])
+    came = repr(value if len(value) <= 40 else value[:40] + "...")
+    *_, last = capsys.readouterr().err.splitlines()
+    assert stopped.value.code == 2
+    assert last == f"minivit train: error: argument {option}: {came} is not a whole number, {rule}"
+    assert not (tmp_path / "x").exists()
+
+
+def test_the_largest_numbers_are_taken():
+    args = ("--seed", str(2**64 - 1), "--epochs", "1048576", "--batch-size", "1048576", "--image-size", "4096")
+    found = parser._parser().parse_args(["train", "digits", "--out", "x", *args])
+    assert (found.seed, found.epochs, found.batch_size, found.image_size) == (2**64 - 1, 2**20, 2**20, 2**12)
+
+
+@pytest.mark.parametrize("top", [NUMBER, LONG, "0", "-1"])
+def test_top_has_bounds(top, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["predict", "model", "x.png", "--top", top])
+    assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize("lr", ["1e400", "inf", "-inf", "nan", "0", "-0", "-0.0", LONG], ids=lambda text: text[:20])
+def test_a_learning_rate_is_above_0_and_finite(lr, tmp_path, capsys):
+    refused(capsys, "train", "digits", "--out", tmp_path / "x", f"--lr={lr}", match=r"^Recipe: lr=.*\n  rule: .*finite")
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "99", NUMBER, LONG, "x", ""], ids=lambda text: text[:20])
+def test_a_lesson_or_exercise_of_no_number(number, tmp_path, capsys):
+    for command in ("run", "exercise"):
+        refused(capsys, command, "--out", tmp_path, "--", number, match=f"^{command}: there is no ")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def damaged(trained, tmp_path):
+    """damaged(name, change): the folder of the trained model with one parameter changed."""
+
+    def save(name, change):
+        model = vit.ViTForImageClassification.from_pretrained(trained)
+        parameter = dict(model.named_parameters())[name]
+        parameter.data = change(parameter.data)
+        model.save_pretrained(tmp_path / "model")
+        Image.fromarray(np.eye(8, dtype=np.uint8) * 255).save(tmp_path / "x.png")
+        return tmp_path / "model"
+
+    return save
+
+
+def flipped(x):
+    """float32 numbers with the highest bit of their exponents flipped: small ones become huge."""
+    return (x.view(np.uint32) ^ np.uint32(2**30)).view(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("vit.encoder.layer.0.output.dense.weight", lambda x: x * np.float32(1e30)),
+        ("vit.encoder.layer.1.attention.attention.query.weight", flipped),
+        ("vit.layernorm.weight", lambda x: np.full_like(x, 3e38)),
+        ("classifier.weight", flipped),
+    ],
+    ids=lambda x: x if isinstance(x, str) else "",
+)
+def test_a_result_that_is_not_finite_is_refused(name, change, damaged, tmp_path, capsys, recwarn):
+    model, photo = damaged(name, change), tmp_path / "x.png"
+    for command, what in (
+        (("predict", model, photo), photo),
+        (("evaluate", model, "digits"), "899 pictures of digits"),
+    ):
+        code, printed, message = run(capsys, *command)
+        assert code == 2 and not printed
+        assert message.startswith(f"{model}: the ") and str(what) in message and message.count("hint:") == 1
+    assert not (model / "confusion.png").exists()
+    assert not recwarn.list
+
+
+def test_a_large_finite_result_is_one(damaged, tmp_path, capsys, recwarn):
+    model = damaged("classifier.weight", lambda x: x * np.float32(1e30))
+    code, printed, message = run(capsys, "predict", model, tmp_path / "x.png")
+    assert code == 0 and not message and not recwarn.list
+    assert re.findall(r"([\d.]+)%", printed) == ["100.00", "0.00", "0.00"]
+
+
+def test_a_training_that_overflows_is_refused_without_warnings_of_numpy(tmp_path, capsys, recwarn):
+    refused(capsys, "train", "digits", "--out", tmp_path / "x", "--epochs", 1, "--lr", 1e30, match="^fit: .*(nan|inf)")
+    assert not recwarn.list
+
+
+def test_predict_holds_a_few_photos_at_a_time(tmp_path, capsys, monkeypatch):
+    config = vit.ViTConfig(8, 1, 2, 8, image_size=64, patch_size=32, num_labels=2)
+    vit.ViTForImageClassification(config).save_pretrained(tmp_path / "model")
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "red.png")
+    Image.new("RGB", (64, 64), "blue").save(tmp_path / "blue.png")
+    order = ["red", "blue", "blue"] * 100
+    main(["predict", str(tmp_path / "model"), str(tmp_path / "red.png")])
+    main(["predict", str(tmp_path / "model"), str(tmp_path / "blue.png")])
+    one = capsys.readouterr().out
+    peaks = []
+    for count in (30, 300):
+        tracemalloc.start()
+        main(["predict", str(tmp_path / "model"), *(str(tmp_path / f"{name}.png") for name in order[:count])])
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        answers = [answer for answer in capsys.readouterr().out.split(str(tmp_path)) if answer]
+        red, blue = [answer for answer in one.split(str(tmp_path)) if answer]
+        assert answers == [{"red": red, "blue": blue}[name] for name in order[:count]]
+    assert peaks[1] - peaks[0] < 20 * 3 * 64 * 64 * 4  # 270 more photos, and not 20 more held
+
+
+def test_of_a_few_photos_all_are_read_before_the_first_is_answered(trained, tmp_path, capsys):
+    Image.fromarray(np.eye(8, dtype=np.uint8)).save(tmp_path / "x.png")
+    code, printed, message = run(capsys, "predict", trained, tmp_path / "x.png", tmp_path / "none.png")
+    assert code == 2 and not printed and "none.png" in message
 
 
 def test_digits_at_another_size(tmp_path, capsys):

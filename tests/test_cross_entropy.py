@@ -68,3 +68,27 @@ def test_an_impossible_class_costs_nothing_unless_it_is_the_label():
     logits = np.array([[1.0, -np.inf, 2.0]])
     np.testing.assert_allclose(ops.cross_entropy(logits, [0]).item(), np.log(1 + np.e), rtol=1e-12)
     assert ops.cross_entropy(logits, [1]).item() == np.inf
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("logits", "label", "smoothing", "loss", "gradient"),  # PyTorch's numbers
+    [
+        ([np.inf, 0, 1], 0, 0, np.nan, [np.nan] * 3),
+        ([np.inf, 0, 1], 1, 0, np.nan, [np.nan] * 3),
+        ([-np.inf] * 3, 0, 0, np.nan, [np.nan] * 3),
+        ([-np.inf, 0, 1], 0, 0, np.inf, [-1, 0.26894143, 0.7310586]),
+        ([-np.inf, 0, 1], 1, 0, 1.31326162815094, [0, -0.7310586, 0.7310586]),
+        ([-np.inf, 0, 1], 1, 0.1, np.inf, [-0.03333334, -0.6643919, 0.69772524]),
+        ([1e30, -1e30, 0], 1, 0, 2e30, [1, -1, 0]),
+        ([3e38, -3e38, 0], 0, 0, 0, [0, 0, 0]),
+    ],
+    ids=str,
+)
+def test_infinite_and_huge_logits_are_as_in_pytorch(logits, label, smoothing, loss, gradient, dtype):
+    x = Tensor(np.array([logits], dtype), requires_grad=True)
+    with np.errstate(invalid="ignore", over="ignore"):
+        y = ops.cross_entropy(x, [label], smoothing)
+        y.backward()
+    np.testing.assert_allclose(y.item(), loss, rtol=1e-6)
+    np.testing.assert_allclose(x.grad, [gradient], rtol=1e-5)

@@ -200,3 +200,37 @@ def test_products_of_nothing(shapes):
     x, y = (Tensor(np.ones(shape), requires_grad=True) for shape in shapes)
     (x @ y).sum().backward()
     assert (x.grad.shape, y.grad.shape) == shapes
+
+
+@pytest.mark.parametrize(
+    ("equation", "shapes"),
+    [
+        ("c,cc", ((1,), (3, 3))),
+        ("cc,c", ((3, 3), (1,))),
+        ("c,cc->c", ((1,), (3, 3))),
+        ("cc,cc->c", ((1, 1), (3, 3))),
+        ("cc,c->c", ((1, 1), (3,))),
+        ("iij,ji->j", ((2, 2, 3), (3, 1))),
+        ("bcc,bc->b", ((4, 3, 3), (4, 1))),
+        ("ccc,dc->d", ((2, 2, 2), (5, 1))),
+        ("...cc,...c->...", ((2, 3, 3), (2, 1))),
+    ],
+)
+def test_a_size_1_beside_a_diagonal_is_stretched(equation, shapes, rng):
+    x, y = (rng.standard_normal(shape) for shape in shapes)
+    np.testing.assert_allclose(ops.einsum(equation, x, y).data, np.einsum(equation, x, y), rtol=1e-13)
+    assert gradcheck(lambda x, y: ops.einsum(equation, x, y), x, y, rtol=1e-6)
+
+
+def test_a_number_times_a_trace_by_hand():
+    x, y = Tensor(np.array([2.0]), requires_grad=True), Tensor(np.arange(9.0).reshape(3, 3), requires_grad=True)
+    z = ops.einsum("c,cc", x, y)
+    z.backward()
+    assert z.item() == 2 * (0 + 4 + 8) and x.grad == [12]
+    np.testing.assert_array_equal(y.grad, 2 * np.eye(3))
+
+
+@pytest.mark.parametrize("shapes", [((1,), (3, 1)), ((3,), (1, 3)), ((1,), (2, 3)), ((2,), (3, 3))])
+def test_a_diagonal_has_two_axes_of_one_size(shapes):
+    with pytest.raises(ShapeError, match=r'axis "c" has size \d in one place and \d in another'):
+        ops.einsum("c,cc", *map(np.ones, shapes))

@@ -68,3 +68,14 @@ def test_far_from_zero():
     for dtype in (np.float32, np.float64):
         x = np.array([np.inf, 1e30, -1e30, 50, -50], dtype)
         np.testing.assert_array_equal(ops.gelu(x).data, np.array([np.inf, 1e30, 0, 50, 0], dtype))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("op", [ops.gelu, ops.gelu_tanh])
+def test_infinity_and_nan_are_as_in_pytorch(op, dtype):
+    x = Tensor(np.array([np.inf, -np.inf, np.nan, 1e12, -1e12], dtype), requires_grad=True)
+    with np.errstate(all="ignore"):
+        y = op(x)
+        y.backward(np.ones(5, dtype))
+    np.testing.assert_array_equal(y.data, [np.inf, np.nan, np.nan, dtype(1e12), 0])
+    np.testing.assert_array_equal(x.grad, [np.nan, np.nan, np.nan, 1, 0])

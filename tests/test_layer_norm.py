@@ -47,3 +47,37 @@ def test_eps_of_any_type_leaves_float32_alone():
 def test_shapes_that_do_not_fit(shapes):
     with pytest.raises(ShapeError, match=r"layer_norm: x .* do not fit\.\n  rule: x \(\.\.\., D\), weight \(D,\)"):
         ops.layer_norm(*map(np.ones, shapes))
+
+
+@pytest.mark.parametrize(
+    ("row", "dtype"),
+    [
+        ([1e20, 0, 0], np.float32),
+        ([3e38, 3e38, -3e38], np.float32),
+        ([1e200, 0, 0], np.float64),
+        ([np.inf, 0, 0], np.float32),
+        ([np.nan, 0, 0], np.float64),
+    ],
+)
+def test_a_token_too_large_for_its_dtype_is_nan_as_in_pytorch_and_only_that_one(row, dtype):
+    x = Tensor(np.array([row, [3, 0, 0]], dtype), requires_grad=True)
+    with np.errstate(all="ignore"):
+        y = ops.layer_norm(x, np.ones(3, dtype), np.zeros(3, dtype))
+        y.backward(np.array([[1, 2, 4]] * 2, dtype))
+    assert np.isnan(y.data[0]).all() and np.isnan(x.grad[0]).all()
+    np.testing.assert_allclose(y.data[1], [1.41421, -0.70711, -0.70711], rtol=1e-5)
+    assert np.isfinite(x.grad[1]).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_token_large_but_not_too_large_is_right(dtype):
+    y = ops.layer_norm(np.array([1e18, 0, 0], dtype), np.ones(3, dtype), np.zeros(3, dtype)).data
+    np.testing.assert_allclose(y, [2**0.5, -(0.5**0.5), -(0.5**0.5)], rtol=1e-6)
+
+
+def test_a_token_whose_squares_round_to_0_is_divided_by_the_root_of_eps():
+    x = Tensor(np.array([1e-30, 0, 0], np.float32), requires_grad=True)
+    y = ops.layer_norm(x, np.ones(3, np.float32), np.zeros(3, np.float32))
+    y.backward(np.array([1, 2, 4], np.float32))
+    np.testing.assert_allclose(y.data, [2.1081853e-28, -1.0540926e-28, -1.0540926e-28], rtol=1e-6)
+    np.testing.assert_allclose(x.grad, [-421.6371, -105.4093, 527.04626], rtol=1e-6)  # PyTorch's numbers

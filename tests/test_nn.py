@@ -2,6 +2,7 @@
 
 import copy
 import math
+import pickle
 import tracemalloc
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 
 from minivit import Tensor, gradcheck, nn, ops
 from minivit.errors import MinivitError, ShapeError
+from minivit.optim import AdamW, ExponentialMovingAverage
+from minivit.vit import ViTConfig, ViTForImageClassification
 
 
 def draw(*shape, seed=7, dtype=np.float32):
@@ -258,6 +261,43 @@ def test_copies_are_independent():
     assert other.again is other.scale and other.scale is not block.scale
     other.scale.data[:] = 0
     assert block.scale.data.tolist() == [2.0] * 5
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["copy", "pickle"])
+def test_a_model_its_optimiser_and_its_averages_are_copied_together_and_learn_alike(duplicate):
+    """Parameters, generators and the optimiser's arrays are the copy's own, and shared as in the original."""
+    config = ViTConfig(8, 1, 2, 8, image_size=4, patch_size=2, num_labels=3, hidden_dropout_prob=0.3)
+    model = ViTForImageClassification(config, rng=1)
+    parts = model, AdamW(model.parameters()), ExponentialMovingAverage(model.parameters())
+
+    def learn(model, optimizer, average):
+        optimizer.zero_grad()
+        model(np.ones((2, 3, 4, 4), np.float32), labels=[0, 2]).loss.backward()
+        optimizer.step()
+        average.update()
+
+    model.train()
+    learn(*parts)
+    model.vit.layernorm.weight.requires_grad = False
+    copies = duplicate(parts)
+    mine, own = ({id(p) for p in one.parameters()} for one in (model, copies[0]))
+    assert not mine & own and len(mine) == len(own)
+    assert [p.requires_grad for p in model.parameters()] == [p.requires_grad for p in copies[0].parameters()]
+    before = model.state_dict()
+    for _ in range(2):
+        learn(*copies)
+    assert all(np.array_equal(array, before[name]) for name, array in model.state_dict().items())
+    for _ in range(2):
+        learn(*parts)
+    for one, other in zip(parts, copies, strict=True):
+        state = other.state_dict()
+        assert all(np.array_equal(array, state[name]) for name, array in one.state_dict().items())
+    assert not np.array_equal(model.state_dict()["classifier.weight"], before["classifier.weight"])
+
+
+def test_a_parameter_is_pickled_as_a_parameter():
+    found = pickle.loads(pickle.dumps({"w": nn.Parameter(np.ones(2))}))["w"]
+    assert type(found) is nn.Parameter and found.requires_grad and found.data.tolist() == [1, 1]
 
 
 def test_repr_shows_the_tree():

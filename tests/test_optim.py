@@ -201,6 +201,29 @@ class TestStep:
         if name == "adamw":
             assert after["step"].tolist() == [1, 0]
 
+    @pytest.mark.parametrize("dtype", CLOSE)
+    @pytest.mark.parametrize(
+        ("gradients", "betas", "eps", "expected"),  # p after the steps, from torch.optim.AdamW, lr=0.01, p = 1 at first
+        [
+            ([1.0, 1.0], (0.0, 0.0), 1e-8, 0.9800000002),
+            ([1e8, 0.01], (0.0, 0.0), 1e-8, 0.98000000999999),
+            ([1e10, 1.0], (0.0, 0.0), 1e-8, 0.9800000001),
+            ([1e8, 0.01], (0.0, 0.0), 0.0, 0.98),
+            ([1e4, 1.0], (0.0, 0.999), 1e-8, 0.9899985854325917),
+            ([1e8, 0.01, -3.0], (0.9, 0.0), 1e-8, -47468003.69181994),
+            ([1e8, 0.01, 5.0], (1e-3, 1e-3), 1e-4, 0.9896734354481246),
+            ([1e12, 1e-3, 2.0], (0.5, 0.1), 0.0, 0.9638936500993814),
+        ],
+        ids=str,
+    )
+    def test_betas_near_0_forget_a_large_gradient(self, gradients, betas, eps, expected, dtype):
+        p = Parameter(np.ones(1, dtype))
+        optimizer = AdamW([p], 0.01, betas, eps, weight_decay=0)
+        for gradient in gradients:
+            p.grad = np.array([gradient], dtype)
+            optimizer.step()
+        assert p.data[0] == pytest.approx(expected, rel=CLOSE[dtype])
+
     @pytest.mark.parametrize(("make", "name"), MAKERS)
     def test_zero_grad(self, make, name):
         p, q = parameter(3), parameter(5)
@@ -411,6 +434,13 @@ class TestAverage:
         with ema.applied():
             np.testing.assert_allclose(p.data, average, rtol=1e-12)
 
+    def test_without_decay_it_is_what_the_weights_are(self):
+        p = Parameter(np.array([1e8]))
+        ema = ExponentialMovingAverage([p], decay=0)
+        p.data[:] = 1e-9
+        ema.update()
+        assert ema.state_dict()["average.0"] == [1e-9]
+
     def test_first_update_takes_nine_tenths(self):
         p = Parameter(np.zeros(1, np.float32))
         ema = ExponentialMovingAverage([p])
@@ -487,6 +517,66 @@ class TestErrors:
         with pytest.raises(MinivitError) as caught:
             make([parameter(3)])
         assert part in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("make", "name", "value", "part"),
+        [
+            (make_adamw, "lr", math.nan, "AdamW: lr is nan"),
+            (make_momentum, "lr", -1, "SGD: lr is -1"),
+            (make_momentum, "lr", math.inf, "lr is inf"),
+            (make_adamw, "lr", "0.1", "lr is '0.1'"),
+            (make_momentum, "momentum", math.nan, "momentum is nan"),
+            (make_adamw, "betas", (0.9, math.nan), "betas[1] is nan"),
+            (make_adamw, "betas", None, "betas is a pair"),
+            (make_adamw, "eps", -1, "eps is -1"),
+            (make_adamw, "weight_decay", math.nan, "weight_decay is nan"),
+            (ExponentialMovingAverage, "decay", math.nan, "decay is nan"),
+        ],
+    )
+    def test_numbers_that_were_set_later_are_refused_before_anything_is_changed(self, make, name, value, part):
+        p = parameter(2, 2)
+        learner = make([p])
+        before, state = p.data.copy(), learner.state_dict()
+        setattr(learner, name, value)
+        with pytest.raises(MinivitError) as caught:
+            learner.update() if isinstance(learner, ExponentialMovingAverage) else learner.step()
+        assert part in str(caught.value)
+        np.testing.assert_array_equal(p.data, before)
+        assert all(np.array_equal(array, state[key]) for key, array in learner.state_dict().items())
+
+    @pytest.mark.parametrize(("make", "name"), MAKERS)
+    @pytest.mark.parametrize(
+        ("gradient", "came"),
+        [
+            (np.ones((1, 2)), "(1, 2) float64"),
+            (np.ones(2), "(2,) float64"),
+            (np.ones((3, 3)), "(3, 3) float64"),
+            (np.float64(1), "() float64"),
+            (np.ones((2, 2), np.float32), "(2, 2) float32"),
+            (np.ones((2, 2), np.int64), "(2, 2) int64"),
+            ([[1.0, 1.0], [1.0, 1.0]], "a list"),
+            (Tensor(np.ones((2, 2))), "a Tensor"),
+        ],
+        ids=lambda x: x if isinstance(x, str) else "",
+    )
+    def test_gradients_that_do_not_fit_are_refused_before_anything_is_changed(self, make, name, gradient, came):
+        p, q = parameter(3), parameter(2, 2)
+        optimizer = make([p, q])
+        before, state = [p.data.copy(), q.data.copy()], optimizer.state_dict()
+        q.grad = gradient
+        with pytest.raises(ShapeError) as caught:
+            optimizer.step()
+        message = f"1 of 2 gradients do not fit:\n    number 1: the parameter is (2, 2) float64, its gradient {came}."
+        assert message in str(caught.value)
+        np.testing.assert_array_equal(p.data, before[0])
+        np.testing.assert_array_equal(q.data, before[1])
+        assert all(np.array_equal(array, state[key]) for key, array in optimizer.state_dict().items())
+
+    def test_a_gradient_of_rank_0_may_be_a_number_of_numpy(self):
+        p = parameter()
+        before, p.grad = float(p), p.grad * np.float64(1)
+        SGD([p], 0.5).step()
+        assert float(p) == before - 0.5 * float(p.grad)
 
     @pytest.mark.parametrize(
         "make", [lambda p: SGD(p, 0.1), AdamW, ExponentialMovingAverage, lambda p: clip_grad_norm(p, 1.0)]

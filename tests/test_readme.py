@@ -32,6 +32,13 @@ def test_the_training_loop_learns_as_much_as_its_comment_says(capsys):
     assert abs(float(printed) - float(promised)) <= 0.03  # on another machine the last bits differ, and a few answers
 
 
+def test_the_processor_whose_bits_pixel_values_has_is_the_one_that_the_golden_numbers_are_of():
+    golden = (ROOT / "tests" / "golden" / "README.md").read_text(encoding="utf-8")
+    assert "`pixel_values` of `ViTImageProcessorPil`" in golden
+    claim = re.search(r"gives the same bits as (.*?)\n\n", README, re.S)[1]
+    assert "`ViTImageProcessorPil` of transformers 5" in " ".join(claim.split()) and "one grey level off" in claim
+
+
 def test_the_map_names_every_room():
     package = ROOT / "minivit"
     floor = [path.name for path in package.glob("*.py") if path.name not in ("__init__.py", "__main__.py")]

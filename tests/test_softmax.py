@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minivit import ops
+from minivit import Tensor, ops
 from minivit.errors import ShapeError
 
 
@@ -35,3 +35,15 @@ def test_an_axis_that_is_not_there(op):
         op(np.ones((2, 3)), axis=2)
     with pytest.raises(ShapeError, match="softmax: zero-size array"):
         op(np.ones((2, 0)))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_infinite_scores_are_as_in_pytorch(dtype):
+    inf, nan = np.inf, np.nan
+    x = Tensor(np.array([[inf, 0], [inf, inf], [-inf, 0], [-inf, -inf]], dtype), requires_grad=True)
+    with np.errstate(invalid="ignore"):
+        y, log_y = ops.softmax(x), ops.log_softmax(x)
+        log_y.backward(np.array([[1, 2]] * 4, dtype))
+    np.testing.assert_array_equal(y.data, [[nan, nan], [nan, nan], [0, 1], [nan, nan]])
+    np.testing.assert_array_equal(log_y.data, [[nan, nan], [nan, nan], [-inf, 0], [nan, nan]])
+    np.testing.assert_array_equal(x.grad, [[nan, nan], [nan, nan], [1, -1], [nan, nan]])

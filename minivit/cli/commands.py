@@ -30,6 +30,7 @@ MODEL_FIELDS = (
     "patch_size",
     "image_size",
 )
+FEW = 16  # photos that are read before the first of them is answered: a thousand would not fit
 MASKED = 0.5  # share of the patches that are hidden when a model is pretrained without labels
 
 
@@ -47,7 +48,8 @@ def train(data, out, *, seed=0, fast=False, resume=False, masked=False, strict=F
     fields["id2label"] = dict(enumerate(train_set.class_names))
     fields["encoder_stride"] = to_2tuple(fields["patch_size"])[0]
     kind = ViTForMaskedImageModeling if masked else ViTForImageClassification
-    _fit(kind(ViTConfig(**fields), rng=seed), chosen, train_set, test_set, out, seed, resume)
+    with _unwarned():
+        _fit(kind(ViTConfig(**fields), rng=seed), chosen, train_set, test_set, out, seed, resume)
 
 
 def finetune(
@@ -79,7 +81,8 @@ def finetune(
     preprocessor = weights.read_preprocessor(found)
     if preprocessor is not None:
         preprocessor["size"] = {"height": size[0], "width": size[1]}
-    _fit(model, chosen, train_set, test_set, out, seed, resume, preprocessor)
+    with _unwarned():
+        _fit(model, chosen, train_set, test_set, out, seed, resume, preprocessor)
 
 
 def evaluate(source, data, out=None, *, strict=False):
@@ -101,7 +104,10 @@ def evaluate(source, data, out=None, *, strict=False):
         )
     if not len(test_set):
         raise MinivitError("evaluate", f"{data} has no test pictures.", hint="give each class two photos or more.")
-    measured = training.evaluate(model, test_set.scaled(*pictures))
+    with _unwarned():
+        measured = training.evaluate(model, test_set.scaled(*pictures))
+    if not np.isfinite(measured.loss):
+        raise _not_finite(f"the loss on {len(test_set)} pictures of {data} is {measured.loss}", source)
     print(f"accuracy {measured.accuracy:.2%} on {len(test_set)} pictures, loss {measured.loss:.4f}\n")
     _print_classes(measured.confusion, test_set.class_names)
     figure = plots.confusion(measured.confusion, test_set.class_names)
@@ -115,14 +121,18 @@ def predict(source, photos, *, top=3, invert=False):
     """
     model, (mean, std) = _load(source)
     names, count = model.config.id2label, min(top, model.config.num_labels)
-    # all are read before any is answered
-    batch = [_pixel_values(photo, model.config, mean, std, invert) for photo in photos]
-    for photo, pixel_values in zip(photos, batch, strict=True):
-        with no_grad():
-            p = ops.softmax(model(pixel_values[None]).logits).data[0]  # (K,)
-        print(photo)
-        for k in np.argsort(-p, kind="stable")[:count]:
-            print(f"  {p[k]:7.2%}  {names[int(k)]}")
+    for start in range(0, len(photos), FEW):
+        few = photos[start : start + FEW]
+        batch = [_pixel_values(photo, model.config, mean, std, invert) for photo in few]
+        for photo, pixel_values in zip(few, batch, strict=True):
+            with no_grad(), _unwarned():
+                logits = model(pixel_values[None]).logits  # (1, K)
+            if not np.isfinite(logits.data).all():
+                raise _not_finite(f"the scores of {photo} are not finite", source)
+            p = ops.softmax(logits).data[0]  # (K,)
+            print(photo)
+            for k in np.argsort(-p, kind="stable")[:count]:
+                print(f"  {p[k]:7.2%}  {names[int(k)]}")
 
 
 def export(source, out):
@@ -302,6 +312,20 @@ def _check_channels(where, config, data):
             f"the pictures have {data.num_channels} channels, the model {config.num_channels}.",
             rule="a model goes on with pictures of the kind that it was trained on: 1 channel is grey, 3 are colour.",
         )
+
+
+def _unwarned():
+    """`with _unwarned():` no warnings of NumPy's: what overflows shows in the result, which is looked at."""
+    return warnings.catch_warnings(action="ignore", category=RuntimeWarning)
+
+
+def _not_finite(what, source):
+    return MinivitError(
+        source,
+        f"{what}.",
+        rule="a model's results are finite numbers.",
+        hint="its weights are damaged or were spoiled in training: take an earlier copy, or train it anew.",
+    )
 
 
 def _print_classes(confusion, names):

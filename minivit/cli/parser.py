@@ -215,14 +215,14 @@ def _parser():
     made.add_argument("--size", choices=("tiny", "small", "base"), help="the sizes of ViT-Tiny, Small or Base")
     for name in ("hidden-size", "num-hidden-layers", "num-attention-heads", "intermediate-size", "patch-size"):
         made.add_argument(f"--{name}", metavar="N", type=_whole, help="as in ViTConfig")
-    made.add_argument("--image-size", metavar="N", type=_whole, help="pixels a side that the pictures are resized to")
+    made.add_argument("--image-size", metavar="N", type=_pixels, help="pixels a side that the pictures are resized to")
 
     made = command(finetune, "finetune runs/base photos --out runs/photos")
     made.add_argument("source", **source)
     made.add_argument("data", **data)
     _add_training(made)
     made.add_argument("--freeze", action="store_true", help="learn the head only")
-    made.add_argument("--image-size", metavar="N", type=_whole, help="pixels a side; positions are interpolated")
+    made.add_argument("--image-size", metavar="N", type=_pixels, help="pixels a side; positions are interpolated")
 
     made = command(evaluate, "evaluate runs/digits digits")
     made.add_argument("source", **source)
@@ -267,16 +267,20 @@ def _name(text):
     return text
 
 
-def _whole(text):
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 1 or more")
+def _whole(text, least=1, most=2**20):
+    # int() takes no 5,000 digits, and nobody would read them
+    if not (text.isdecimal() and len(text) <= 20 and least <= int(text) <= most):
+        came = text if len(text) <= 40 else f"{text[:40]}..."
+        raise argparse.ArgumentTypeError(f"{came!r} is not a whole number, {least} or more, up to {most}")
     return int(text)
+
+
+def _pixels(text):
+    return _whole(text, most=2**12)
 
 
 def _seed(text):
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or more")
-    return int(text)
+    return _whole(text, least=0, most=2**64 - 1)
 
 
 def main(argv=None):

@@ -1,5 +1,6 @@
 """Recipes: for each kind of data, the model, the augmentation and the training that `minivit train` uses by default."""
 
+import math
 from dataclasses import dataclass, field
 
 from .. import augment, optim, training
@@ -27,9 +28,9 @@ class Recipe:
     decay: float = 0.999
 
     def __post_init__(self):
-        if not (self.lr > 0 and self.epochs > 0 and self.batch_size > 0):
+        if not (0 < self.lr < math.inf and self.epochs > 0 and self.batch_size > 0):
             came = f"lr={self.lr}, epochs={self.epochs}, batch_size={self.batch_size}"
-            raise MinivitError("Recipe", f"{came}.", rule="all three are above 0.")
+            raise MinivitError("Recipe", f"{came}.", rule="all three are above 0, and finite.")
 
     def augment(self, pixel_values, rng):
         """The batch (B, C, H, W), each picture changed in its own way."""

@@ -52,7 +52,7 @@ def run(number, photo=None, out=None):
     number: 1 or "01". Returns the paths of the figures. MinivitError for a number that no lesson has, FileError for a
     bad photo and for a folder that cannot be written to.
     """
-    found = [lesson for lesson in lessons() if str(number).isdecimal() and int(lesson.number) == int(number)]
+    found = [lesson for lesson in lessons() if str(number).lstrip("0").zfill(2) == lesson.number]
     if not found:
         known = ", ".join(lesson.number for lesson in lessons())
         raise MinivitError("run", f"there is no lesson {number}.", rule=f"lessons are numbered {known}.")

@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..errors import ShapeError
+from . import guards
 
 
 class ArrayLike:
@@ -31,6 +32,10 @@ class ArrayLike:
             raise ValueError(f"cannot view {self.dtype} as {np.dtype(dtype)} without a copy")
         array = self.data if dtype is None else self.data.astype(dtype, copy=False)
         return array.copy() if copy else array
+
+    def __reduce_ex__(self, protocol):
+        guards.leaf("copy or pickle of a Tensor", self)
+        return super().__reduce_ex__(max(protocol, 2))  # the older ones know no __slots__
 
     def __len__(self):
         return len(self.data)

@@ -20,13 +20,8 @@ def array(data, requires_grad, recording):
         raise ShapeError("Tensor", f"these numbers do not form an array ({error}).") from error
     if made.dtype.kind not in "fiub":
         raise ShapeError("Tensor", f"cannot hold data of dtype {made.dtype}.", hint="use numbers.")
-    if requires_grad and made.dtype not in (np.float32, np.float64):
-        raise ShapeError(
-            "Tensor",
-            f"requires_grad=True, but the data are {made.dtype}.",
-            rule="only float32 and float64 numbers have gradients.",
-            hint="convert first: np.asarray(data, dtype=np.float32).",
-        )
+    if requires_grad:
+        _learnable(made)
     if isinstance(data, (list, tuple)) and not requires_grad and recording and any(map(waits, data)):
         warnings.warn(
             "a list of tensors gives their numbers, through which no gradient comes back.\n"
@@ -34,6 +29,37 @@ def array(data, requires_grad, recording):
             stacklevel=3,
         )
     return made
+
+
+def _learnable(array):
+    """Refuse an array that cannot have a gradient."""
+    if array.dtype not in (np.float32, np.float64):
+        raise ShapeError(
+            "Tensor",
+            f"requires_grad=True, but the data are {array.dtype}.",
+            rule="only float32 and float64 numbers have gradients.",
+            hint="convert first: np.asarray(data, dtype=np.float32).",
+        )
+
+
+def set_requires_grad(tensor, value):
+    """What `tensor.requires_grad = value` does; of an inner tensor it stays True."""
+    if not value:
+        leaf("Tensor.requires_grad = False", tensor)
+    else:
+        _learnable(tensor.data)
+    tensor._requires_grad = value
+
+
+def leaf(where, tensor):
+    """Refuse an inner tensor where only a leaf will do."""
+    if tensor._node is not None:
+        raise GraphError(
+            where,
+            f"this tensor {tensor.shape} was computed by {tensor._node.op}.",
+            rule="only a leaf will do, a tensor that has no past.",
+            hint="t.detach() has the same numbers and no past; or compute under no_grad().",
+        )
 
 
 def waits(x):

@@ -45,11 +45,12 @@ def subscripts(equation, operands):
 
     sizes = {}
     for letters, x in zip(inputs, operands, strict=True):
+        own = {}
         for letter, size in zip(letters, x.shape, strict=True):
-            known = sizes.setdefault(letter, size)
-            if known != size and (letters.count(letter) > 1 or 1 not in (known, size)):
+            known = own.get(letter, sizes.get(letter, size))
+            if known != size and (letter in own or 1 not in (known, size)):  # a diagonal's axes are alike
                 refuse(f'axis "{letter}" has size {known} in one place and {size} in another')
-            sizes[letter] = max(known, size)
+            own[letter], sizes[letter] = size, max(known, size)
     if len(set(output)) != len(output) or not set(output) <= set(sizes):
         refuse(f'the output "{output}" names an axis twice, or one that no operand has')
     return *inputs, output

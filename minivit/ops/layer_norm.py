@@ -24,7 +24,8 @@ def layer_norm(x, weight, bias, eps=1e-5):
 
     def forward(x):  # some tokens, (tokens, D)
         n = x - mean(x)
-        rstd = 1 / np.sqrt(mean(n, n) + n.dtype.type(eps))  # (tokens, 1)
+        var = mean(n, n)  # (tokens, 1)
+        rstd = 1 / np.sqrt(var + n.dtype.type(eps)) + 0 * var  # NaN, not 0, where var is infinite
         n *= rstd
         return n * weight + bias, n, rstd
 

@@ -96,11 +96,6 @@ def _to(self, dtype):
 
 def _requires_grad_(self, requires_grad=True):
     """Make a leaf one that backward() fills, or not. Returns the tensor."""
-    if self._node is not None and not requires_grad:
-        hint = "x.detach() has no past."
-        raise GraphError("requires_grad_", "this tensor is the result of an op.", hint=hint)
-    if requires_grad:
-        Tensor(self.data, requires_grad=True)  # whole numbers are refused
     self.requires_grad = requires_grad
     return self
 

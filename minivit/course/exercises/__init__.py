@@ -93,10 +93,11 @@ def grade(path):
 
 
 def _path(number):
-    if not str(number).isdecimal() or int(number) not in numbers():
+    name = str(number).lstrip("0").zfill(2)
+    if name not in [f"{known:02d}" for known in numbers()]:
         known = ", ".join(f"{known:02d}" for known in numbers())
         raise FileError("exercise", f"there is no exercise {number}.", rule=f"exercises are numbered {known}.")
-    return Path(__file__).with_name(f"e{int(number):02d}.py")
+    return Path(__file__).with_name(f"e{name}.py")
 
 
 def _load(name, path, source):
