@@ -501,7 +501,7 @@ def folder(tmp_path):
             picture(100 * seed + number).save(tmp_path / name / f"{number}.{'PNG' if number % 2 else 'bmp'}")
     (tmp_path / ".ipynb_checkpoints").mkdir()
     (tmp_path / "readme.txt").write_text("hello")
-    (tmp_path / "cat" / "notes.txt").write_text("hello")
+    (tmp_path / "cat" / "Thumbs.db").write_text("hello")
     (tmp_path / "cat" / "._0.png").write_bytes(b"hello")
     (tmp_path / "cat" / "older.png").mkdir()
     return tmp_path
@@ -546,11 +546,12 @@ def test_image_folder_gives_pixel_values_of_each_photo(folder):
 
 def test_photos_index_like_an_array_and_are_never_kept(folder, monkeypatch):
     opened = []
-    real = datasets.open_image
-    monkeypatch.setattr(datasets, "open_image", lambda path: opened.append(path) or real(path))
+    real = datasets.read_image
+    monkeypatch.setattr(datasets, "read_image", lambda path: opened.append(path) or real(path))
     train = image_folder(folder, size=4)[0].only([3, 1]).subset(slice(0, 9))
     photos = train.images
-    assert isinstance(photos, Photos) and photos.shape == (9, 3, 4, 4) and opened == []
+    assert isinstance(photos, Photos) and photos.shape == (9, 3, 4, 4) and len({*opened}) == len(opened) == 29
+    opened.clear()
     before = photos[2]
     assert before.shape == (3, 4, 4) and before.dtype == np.uint8
     picture(999).save(photos.paths[2])
@@ -580,7 +581,7 @@ def test_image_folder_skips_what_cannot_be_read_and_names_it(folder):
     lines = str(warned[0].message).splitlines()
     assert lines[0] == f"{folder}: 4 of 33 photos cannot be read and are skipped:"
     assert [line.strip().startswith(f"{path}: ") for line, path in zip(lines[1:], paths, strict=True)] == [True] * 4
-    assert "cut off" in lines[3] and "empty" in lines[4]
+    assert "truncated" in lines[3] and "empty" in lines[4]
     assert len(train) + len(test) == 29 and not {*paths} & {*train.images.paths, *test.images.paths}
 
 
@@ -590,16 +591,6 @@ def test_photos_that_pillow_does_not_open_are_named(folder):
     with pytest.warns(UserWarning, match=r"1 of 31 photos cannot be read(?s:.*)phone\.HEIC: save it as JPEG first"):
         train, test = image_folder(folder)
     assert len(train) + len(test) == 30
-
-
-def test_a_phone_s_two_pictures_in_one_file_are_cut_off_in_the_first(folder):
-    path = folder / "dog" / "phone.jpg"
-    picture().save(path, "MPO", save_all=True, append_images=[picture(1)])
-    whole = path.read_bytes()
-    assert whole.count(b"\xff\xd9") == 2 and sum(map(len, image_folder(folder))) == 30
-    path.write_bytes(whole[: whole.index(b"\xff\xd9")])
-    with pytest.warns(UserWarning, match=r"1 of 30 photos cannot be read(?s:.*)phone\.jpg: .*cut off"):
-        image_folder(folder)
 
 
 def test_image_folder_strict_refuses_what_cannot_be_read(folder):
@@ -616,25 +607,24 @@ def test_a_photo_that_fails_in_a_batch_is_named(folder):
     path.write_bytes(path.read_bytes()[:-99])
     with pytest.raises(FileError, match=f"{re.escape(str(path))}: it cannot be read as a picture: .*truncated"):
         train.batch([bad])
-    assert len(image_folder(folder)[0]) == len(train)  # the header of a BMP tells nothing of it
 
 
 def test_image_folder_needs_photos_in_each_class(folder):
     (folder / "eel").mkdir()
     (folder / "eel" / "photo.heic").write_bytes(b"hello")
     with pytest.raises(
-        FileError, match=r"eel: has no photo that can be read.(.|\n)*heic: save it as JPEG first.\n  rule: .*\.png"
+        FileError, match=r"eel: has no photo that can be read.(.|\n)*heic: save it as JPEG first.\n  rule: .*PNG"
     ):
         image_folder(folder)
     (folder / "eel" / "photo.jpg").write_bytes(b"hello")
-    with pytest.raises(FileError, match=r"eel: has no photo that can be read.\n    .*photo\.jpg: this is not a pic"):
+    with pytest.raises(FileError, match=r"eel: has no photo that can be read.\n(.|\n)*photo\.jpg: this is not a pic"):
         image_folder(folder)
 
 
 def test_image_folder_needs_two_classes(folder):
-    with pytest.raises(FileError, match=r"cat: has one class only, 'older\.png'.\n  rule: one sub-folder a class"):
+    with pytest.raises(FileError, match=r"cat: has one class only, 'older\.png'. 2 photos in no class.\n  rule: one"):
         image_folder(folder / "cat")
-    with pytest.raises(FileError, match=r"ant: has no sub-folders.\n  rule: one sub-folder a class"):
+    with pytest.raises(FileError, match=r"ant: has no sub-folders. 9 photos in no class.(?s:.*)folder that holds it"):
         image_folder(folder / "ant")
 
 

@@ -200,7 +200,7 @@ def test_open_below_a_file_is_missing_too(tmp_path):
 
 
 def test_open_without_permission(tmp_path, monkeypatch):
-    def locked(path):  # not chmod: an administrator may read everything, and Windows has other rights
+    def locked(path, **options):  # not chmod: an administrator may read everything, and Windows has other rights
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Image, "open", locked)
