@@ -5,8 +5,11 @@ Pictures are uint8 (H, W, C) as Pillow has them; pixel_values are float32 (C, H,
 """
 
 import contextlib
+import io
 import numbers
 import os
+import re
+import struct
 import warnings
 from pathlib import Path
 
@@ -80,7 +83,7 @@ def read_image(path):
             raise OSError("this is not a regular file.")
         if path.is_dir():  # asked first: Windows reports the opening of a folder as a lack of permission
             raise IsADirectoryError
-        with Image.open(path, formats=formats()) as image:
+        with _opened(path) as image:
             return _upright_rgb(path, image)
 
 
@@ -228,6 +231,40 @@ def explained(where):
             ) from fault
 
 
+def _opened(path):
+    """The picture file, opened by Pillow; a JPEG also where its EXIF or index of pictures is such that Pillow fails."""
+    try:
+        return Image.open(path, formats=formats())
+    except UnidentifiedImageError:
+        with open(path, "rb") as file:
+            if file.read(2) != b"\xff\xd8":
+                raise
+            file.seek(0)
+            data = file.read()
+        bare = re.sub(rb"(\xff[\xe1\xe2]..)(?=Exif\0|MPF\0)...", rb"\1...", data, flags=re.DOTALL)
+        image, exif = Image.open(io.BytesIO(bare), formats=["JPEG"]), re.search(rb"Exif\0\0.{,65527}", data, re.DOTALL)
+        if exif:
+            image.info["exif"] = exif[0]
+        return image
+
+
+def _orientation(image):
+    """The EXIF orientation of a loaded picture, or None."""
+    with contextlib.suppress(Exception):  # damaged EXIF has many types of error; the pixels are loaded by now, and good
+        if found := image.getexif().get(_ORIENTATION):
+            return found
+    # To Pillow a tag that points outside may hide those behind it.
+    exif = image.info.get("exif", b"").removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
+    with contextlib.suppress(struct.error):  # also where there is no such order
+        (start,) = struct.unpack_from(f"{order}I", exif, 4)
+        (count,) = struct.unpack_from(f"{order}H", exif, start)
+        for row in range(start + 2, start + 2 + 12 * count, 12):
+            if struct.unpack_from(f"{order}HHI", exif, row) == (_ORIENTATION, 3, 1):  # one number of 16 bits
+                return struct.unpack_from(f"{order}H", exif, row + 8)[0]
+    return None
+
+
 def _upright_rgb(where, image):
     """(picture, note): an 8-bit RGB copy of a PIL image of any mode, turned as its EXIF says, and a warning or None.
 
@@ -236,9 +273,8 @@ def _upright_rgb(where, image):
     if image.format in _NEVER:
         raise ValueError(f"{image.format} is never opened, since another program would have to draw it.")
     image.load()
-    note, upright = None, image
-    with contextlib.suppress(Exception):  # damaged EXIF has many types of error; the pixels are loaded by now, and good
-        upright = image.transpose(_TURNS[image.getexif()[_ORIENTATION]])
+    note, turn = None, _TURNS.get(_orientation(image))
+    upright = image if turn is None else image.transpose(turn)
     if upright.mode == "F" or upright.mode.startswith("I"):
         grey = np.asarray(upright)  # (H, W); convert() would clip it at 255, and a 16-bit scan come out white
         low, high = grey.min(), grey.max()

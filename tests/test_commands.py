@@ -143,7 +143,8 @@ def test_a_class_folder_whose_name_is_not_utf_8_trains_and_is_evaluated(tmp_path
     code, printed, message = run(capsys, "evaluate", tmp_path / "model", tmp_path / "photos")
     shown = name.decode("utf-8", "surrogateescape").encode("utf-8", "backslashreplace").decode()
     assert code == 0 and not message and re.search(rf"^{re.escape(shown)} +1 ", printed, re.M)
-    assert vit.ViTConfig.from_json_file(tmp_path / "model" / "config.json").id2label == {0: shown, 1: "other"}
+    names = vit.ViTConfig.from_json_file(tmp_path / "model" / "config.json").id2label.values()
+    assert sorted(names) == sorted([shown, "other"])
     assert (tmp_path / "model" / "confusion.png").exists()
     photo = os.path.join(tmp_path, "photos", "other", "0.png")
     assert shown in run(capsys, "predict", tmp_path / "model", photo)[1]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from minivit.errors import FileError, MinivitError, ShapeError
 from minivit.images import crop_patches, formats, open_image, patchify, photo, pixel_values, to_image, unpatchify
@@ -204,6 +204,7 @@ METADATA = {
     "text where a number belongs": directory(TURN, (0x0128, 2, 4, b"inch")),
     "an unknown type": directory(TURN, (0x0131, 99, 7, b"\xff" * 4)),
     "a value far behind the end": directory((0x010E, 2, 1000, b"\xff\xff\xff\x7f"), TURN),
+    "a value behind any end": directory((0x010F, 2, 2**31, b"\xff\xff\xff\xff"), TURN),
     "GPS that points nowhere": directory(TURN, (0x8825, 4, 1, b"\xf0\xff\xff\xff")),
     "GPS that is text": directory(TURN, (0x8825, 2, 4, b"here")),
     "a directory that holds itself": directory(TURN, (0x8769, 4, 1, struct.pack("<I", 8))),
@@ -239,6 +240,25 @@ def test_damaged_metadata_cost_neither_the_picture_nor_its_turn(tmp_path, kind, 
     np.testing.assert_array_equal(np.asarray(to_image(values)), np.asarray(open_image(path)))
 
 
+@pytest.mark.parametrize(
+    "kind, options", [("JPEG", {}), ("MPO", {"save_all": True, "append_images": [Image.new("RGB", (9, 15))]})]
+)
+def test_a_jpeg_whose_metadata_pillow_cannot_take_is_read(tmp_path, monkeypatch, kind, options):
+    """Such a file is rare: here Pillow fails at any EXIF or index."""
+    path = saved(tmp_path / "picture.jpg", PICTURE, format=kind, exif=METADATA["GPS that is text"], **options)
+    expected, real = np.asarray(open_image(path)), Image.open
+
+    def failing(file, formats):
+        data = file.read() if isinstance(file, io.BytesIO) else Path(file).read_bytes()
+        if b"Exif\0" in data or b"MPF\0" in data:
+            raise UnidentifiedImageError
+        return real(io.BytesIO(data), formats=formats)
+
+    monkeypatch.setattr(Image, "open", failing)
+    np.testing.assert_array_equal(np.asarray(open_image(path)), expected)
+    assert expected.shape == (9, 15, 3)
+
+
 def test_a_turned_tiff_is_turned_once(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -259,8 +279,8 @@ def test_a_jpeg_without_its_end_mark_is_read(tmp_path):
 def test_formats_are_those_of_the_installed_pillow(tmp_path, kind):
     Image.init()
     name = Image.registered_extensions().get(f".{kind}")
-    if name is None or name not in Image.SAVE:  # AVIF came with Pillow 11.3
-        assert name not in formats()
+    if name not in Image.SAVE:  # AVIF came with Pillow 11.3
+        assert name is None or (name in formats()) == (name in Image.OPEN)
         return
     flat = np.full((16, 16, 3), (200, 90, 40), np.uint8)
     path = saved(tmp_path / f"picture.{kind}", flat)
