@@ -253,10 +253,9 @@ def _orientation(image):
     with contextlib.suppress(Exception):  # damaged EXIF has many types of error; the pixels are loaded by now, and good
         if found := image.getexif().get(_ORIENTATION):
             return found
-    # To Pillow a tag that points outside may hide those behind it.
-    exif = image.info.get("exif", b"").removeprefix(b"Exif\0\0")
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
-    with contextlib.suppress(struct.error):  # also where there is no such order
+    with contextlib.suppress(Exception):  # to Pillow a tag that points outside may hide those behind it
+        exif = image.info["exif"].removeprefix(b"Exif\0\0")
+        order = {b"II*\0": "<", b"MM\0*": ">"}[exif[:4]]
         (start,) = struct.unpack_from(f"{order}I", exif, 4)
         (count,) = struct.unpack_from(f"{order}H", exif, start)
         for row in range(start + 2, start + 2 + 12 * count, 12):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from minivit.errors import FileError, MinivitError, ShapeError
 from minivit.images import crop_patches, formats, open_image, patchify, photo, pixel_values, to_image, unpatchify
@@ -257,6 +257,14 @@ def test_a_jpeg_whose_metadata_pillow_cannot_take_is_read(tmp_path, monkeypatch,
     monkeypatch.setattr(Image, "open", failing)
     np.testing.assert_array_equal(np.asarray(open_image(path)), expected)
     assert expected.shape == (9, 15, 3)
+
+
+@pytest.mark.parametrize("key", ["exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif", "dpi"])
+def test_a_text_in_the_place_of_metadata_costs_nothing(tmp_path, key):
+    text = PngImagePlugin.PngInfo()
+    text.add_text(key, "6")
+    path = saved(tmp_path / "picture.png", PICTURE, pnginfo=text)
+    np.testing.assert_array_equal(np.asarray(open_image(path)), PICTURE)
 
 
 def test_a_turned_tiff_is_turned_once(tmp_path):
