@@ -204,7 +204,7 @@ METADATA = {
     "text where a number belongs": directory(TURN, (0x0128, 2, 4, b"inch")),
     "an unknown type": directory(TURN, (0x0131, 99, 7, b"\xff" * 4)),
     "a value far behind the end": directory((0x010E, 2, 1000, b"\xff\xff\xff\x7f"), TURN),
-    "a value behind any end": directory((0x010F, 2, 2**31, b"\xff\xff\xff\xff"), TURN),
+    "a value behind any end": directory((0x010F, 2, 6, b"\xff\xff\xff\xff"), TURN),
     "GPS that points nowhere": directory(TURN, (0x8825, 4, 1, b"\xf0\xff\xff\xff")),
     "GPS that is text": directory(TURN, (0x8825, 2, 4, b"here")),
     "a directory that holds itself": directory(TURN, (0x8769, 4, 1, struct.pack("<I", 8))),
