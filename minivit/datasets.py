@@ -10,6 +10,7 @@ import gzip
 import os
 import warnings
 import zlib
+from collections import Counter
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -18,10 +19,11 @@ import numpy as np
 from PIL import Image
 
 from .errors import FileError, MinivitError, RangeError, ShapeError, check_whole, shortened
-from .images import as_size, explained, open_image, photo
+from .images import as_size, formats, photo, read_image
 
-PHOTO_SUFFIXES = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-UNREAD_SUFFIXES = (".avif", ".heic", ".heif")  # photos that Pillow does not open by itself
+UNREAD_SUFFIXES = (".avif", ".heic", ".heif", ".jxl")  # photos that not every Pillow opens by itself
+_SPLITS = (("train", "training"), ("test", "testing", "val", "valid", "validation"))  # the first that is there
+_HIDDEN = ("desktop.ini", "thumbs.db")
 _DIGITS = [str(digit) for digit in range(10)]
 _RECORD = 1 + 3 * 32 * 32  # CIFAR-10: a label, then red, green and blue
 _SHARES = (np.arange(256) / 255).astype(np.float32)  # (256,): what each byte is of white, rounded as in images
@@ -201,7 +203,7 @@ class Photos:
         rows, (height, width) = np.arange(len(self.paths))[indices], self.shape[2:]
         pictures = np.empty((*rows.shape, *self.shape[1:]), self.dtype)  # (B, 3, H, W), or (3, H, W) of one
         for place, row in np.ndenumerate(rows):
-            picture = open_image(self.paths[row]).resize((width, height), Image.Resampling.BILINEAR)
+            picture = read_image(self.paths[row])[0].resize((width, height), Image.Resampling.BILINEAR)
             pictures[place] = np.asarray(picture).transpose(2, 0, 1)  # (3, H, W)
         return pictures
 
@@ -300,50 +302,187 @@ def cifar10(folder):
 def image_folder(path, size=224, test_fraction=0.2, seed=0, strict=False):
     """A person's own photos: path has one sub-folder a class, with the class's name, and the photos are in these.
 
-    Photos go by their suffix (PHOTO_SUFFIXES); other files, hidden ones and deeper folders are ignored. Each is turned
-    to RGB and resized to size, one side or (height, width) in pixels, whenever a batch wants it: (N, 3, H, W).
+    Every file is a photo that images.open_image reads, whatever its name: each is decoded once now, to know. It is
+    turned to RGB and resized to size, one side or (height, width) in pixels, whenever a batch wants it: (N, 3, H, W).
     Of each class that share, drawn by seed, is for the test: at least one photo, but one always stays in train.
-    A photo whose header cannot be read, and a JPEG cut off before its end, is skipped with one warning that lists all
-    such, or refused if strict. Other damage shows when a batch decodes the photo, and raises a FileError there.
+    Where path has a train (training) and a test (testing, val, valid, validation) folder with the classes in them, that
+    is the split, and test_fraction and seed are not used.
+
+    A UserWarning names and counts each kind of thing that is left out: photos that cannot be read, which strict refuses
+    instead; other files; photos a level deeper, or beside the class folders. Hidden files are ignored.
+    A class folder whose name is not UTF-8 has the bytes as escapes in its class's name.
     """
     path, size = _folder(path), as_size("image_folder", "size", size)
     if not 0 <= test_fraction < 1:
         raise MinivitError("image_folder", f"test_fraction={test_fraction} is no share.", rule="0 <= test_fraction < 1")
-    folders = [folder for folder in _visible(path) if folder.is_dir()]
-    if len(folders) < 2:
-        raise FileError(
-            path,
-            f"has one class only, {folders[0].name!r}." if folders else "has no sub-folders.",
-            rule="one sub-folder a class, two or more: photos/cat/1.jpg, photos/dog/2.jpg",
-        )
-    rng, names = np.random.default_rng(seed), [folder.name for folder in folders]
-    files, labels, in_test, faults = [], [], [], []
+    left, halves = _LeftOut(path), _halves(path)
+    train_folder = halves[0] if halves else path
+    folders = _class_folders(train_folder, left)
+    names, rng = [_class_name(folder) for folder in folders], np.random.default_rng(seed)
+    files, labels, in_test = [], [], []
     for label, folder in enumerate(folders):
-        photos = [file for file in _visible(folder) if file.suffix.lower() in PHOTO_SUFFIXES and file.is_file()]
-        wrong = {file: fault for file in photos if (fault := _photo_fault(file))}
-        unread = [file for file in _visible(folder) if file.suffix.lower() in UNREAD_SUFFIXES]
-        wrong |= {file: f"{file}: save it as JPEG first." for file in unread}
-        good = [file for file in photos if file not in wrong]
+        good = left.sort(folder)
         if not good:
-            raise FileError(
-                folder,
-                "\n    ".join(["has no photo that can be read.", *shortened([*wrong.values()])]),
-                rule=f"a photo ends in {', '.join(PHOTO_SUFFIXES)}.",
-                hint="put photos in, or remove the folder.",
-            )
-        count = min(max(round(len(good) * test_fraction), int(test_fraction > 0)), len(good) - 1)
+            raise _no_photo(folder, left)
+        count = 0 if halves else min(max(round(len(good) * test_fraction), int(test_fraction > 0)), len(good) - 1)
         files += good
         labels += [label] * len(good)
         in_test += [place < count for place in rng.permutation(len(good))]
-        faults += wrong.values()
-    if faults:
-        what = f"{len(faults)} of {len(faults) + len(files)} photos cannot be read"
-        lines = "".join(f"\n    {line}" for line in shortened(faults))
-        if strict:
-            raise FileError(path, f"{what}:{lines}", hint="repair or remove them; without strict they are skipped.")
-        warnings.warn(f"{path}: {what} and are skipped:{lines}", stacklevel=2)
+    for folder in _class_folders(halves[1], left, least=1) if halves else ():
+        if _class_name(folder) not in names:
+            known = ", ".join(shortened(names))
+            raise FileError(folder, "is a class of the test only.", rule=f"those of the training are {known}.")
+        good = left.sort(folder)
+        files += good
+        labels += [names.index(_class_name(folder))] * len(good)
+        in_test += [True] * len(good)
+    if halves:
+        left.beside(path, halves)
+    left.report(len(files), strict)
     everything, in_test = Dataset(Photos(files, size), labels, names), np.array(in_test)  # (N,) bool
     return everything.subset(~in_test), everything.subset(in_test)
+
+
+class _LeftOut:
+    """What image_folder finds beside the photos, by kind; report() tells it."""
+
+    def __init__(self, path):
+        self.path, self.suffixes = path, (*_photo_suffixes(), *UNREAD_SUFFIXES)
+        self.faults, self.dim = [], []  # lines
+        self.others, self.elsewhere = Counter(), Counter()  # {(class folder, suffix): files}, {folder: photos}
+
+    def sort(self, folder):
+        """The photos in a class folder; the rest is noted."""
+        good = []
+        for file in _visible(folder):
+            if file.is_dir():
+                self.elsewhere[file] += self.count_photos(file)
+                continue
+            try:
+                note = read_image(file)[1]
+            except FileError as fault:
+                suffix = file.suffix.lower()
+                if suffix not in self.suffixes:
+                    self.others[folder, suffix or "without suffix"] += 1
+                elif suffix in UNREAD_SUFFIXES:
+                    self.faults.append(f"{file}: save it as JPEG first.")
+                else:
+                    self.faults.append(f"{file}: {str(fault).removeprefix(f'{file}: ').splitlines()[0]}")
+            else:
+                good.append(file)
+                self.dim += [note] if note else []
+        return good
+
+    def count_photos(self, folder):
+        """How many files in folder, and in the folders in it, are photos by their suffix."""
+        inside = (name for _, _, names in os.walk(folder) for name in names)
+        return sum(name[0] != "." and name.lower().endswith(self.suffixes) for name in inside)
+
+    def beside(self, path, halves):
+        """Note the photos in the folders that are no part of a split."""
+        for folder in _folders(path):
+            if folder not in halves:
+                self.elsewhere[folder] += self.count_photos(folder)
+
+    def report(self, count, strict):
+        """Warn once of each kind; FileError for photos that cannot be read, if strict. count: photos that can be."""
+        path, stack = shortened([str(self.path)])[0], 3
+        for line in shortened(self.dim):
+            warnings.warn(line, stacklevel=stack)
+        elsewhere = {folder: number for folder, number in self.elsewhere.items() if number}
+        if elsewhere:
+            number = _counted(sum(elsewhere.values()), "photo")
+            lines = [f"{folder}: {_counted(n, 'photo')}" for folder, n in elsewhere.items()]
+            text = f"{path}: {number} not directly in a class folder, left out:"
+            warnings.warn("\n    ".join([text, *shortened(lines)]), stacklevel=stack)
+        if self.others:
+            warnings.warn(f"{path}: {_listed(self.others)}, left out.", stacklevel=stack)
+        if self.faults:
+            what = f"{len(self.faults)} of {len(self.faults) + count} photos cannot be read"
+            lines = "".join(f"\n    {line}" for line in shortened(self.faults))
+            if strict:
+                hint = "repair them or put them elsewhere; without strict they are skipped."
+                raise FileError(self.path, f"{what}:{lines}", hint=hint)
+            warnings.warn(f"{path}: {what} and are skipped:{lines}", stacklevel=stack)
+
+
+def _listed(others):
+    """How many files are no photos, as text. others: {(class folder, suffix): files}."""
+    kinds = Counter()
+    for (_, suffix), number in others.items():
+        kinds[suffix] += number
+    lines = shortened([f"{number} {suffix}" for suffix, number in sorted(kinds.items())])
+    return f"{_counted(kinds.total(), 'file')} of no format that is opened ({', '.join(lines)})"
+
+
+def _photo_suffixes():
+    """The suffixes of the formats that are opened, in small letters."""
+    opened = formats()
+    return [suffix for suffix, name in Image.registered_extensions().items() if name in opened]
+
+
+def _folders(path):
+    return [folder for folder in _visible(path) if folder.is_dir()]
+
+
+def _halves(path):
+    """(train, test), the folders of a split that somebody has made already, or None."""
+    known = {folder.name.lower(): folder for folder in _folders(path) if _holds_classes(folder)}
+    found = [next((known[name] for name in names if name in known), None) for names in _SPLITS]
+    return found if all(found) else None
+
+
+def _holds_classes(folder):
+    """Whether there are folders in it, and no photo beside them: then it is no class itself."""
+    suffixes, inside = (*_photo_suffixes(), *UNREAD_SUFFIXES), _visible(folder)
+    return any(p.is_dir() for p in inside) and not any(
+        p.name.lower().endswith(suffixes) for p in inside if not p.is_dir()
+    )
+
+
+def _class_folders(path, left, least=2):
+    """The class folders in path; photos beside them are noted in left."""
+    folders = _folders(path)
+    loose = sum(file.name.lower().endswith(left.suffixes) for file in _visible(path) if not file.is_dir())
+    if len(folders) < least:
+        what = f"has one class only, {_class_name(folders[0])!r}." if folders else "has no sub-folders."
+        inner = [folder for folder in folders if _holds_classes(folder)]
+        hint = f"give {inner[0]}, which holds folders." if inner else None
+        if loose and not inner:
+            hint = f"if {path.name} is one of the classes, give the folder that holds it."
+        raise FileError(
+            path,
+            f"{what} {_counted(loose, 'photo')} in no class." if loose else what,
+            rule="one sub-folder a class, two or more: photos/cat/1.jpg, photos/dog/2.jpg",
+            hint=hint,
+        )
+    left.elsewhere[path] += loose
+    return folders
+
+
+def _class_name(folder):
+    """The name of a class folder as text that every file and screen takes, though Linux names may be any bytes."""
+    return folder.name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _no_photo(folder, left):
+    """The FileError for a class without a photo; left has sorted it."""
+    lines = [line for line in left.faults if line.startswith(f"{folder}{os.sep}")]
+    deeper = {inner: n for inner, n in left.elsewhere.items() if n and inner.parent == folder}
+    lines += [f"{inner}: {_counted(n, 'photo')}, a level deeper." for inner, n in deeper.items()]
+    others = {key: n for key, n in left.others.items() if key[0] == folder}
+    lines += [f"{_listed(others)}."] if others else []
+    hint = "put photos in."
+    if len(deeper) > 1:
+        hint = f"give {folder}, if the classes are in it; else move the photos up."
+    elif deeper:
+        hint = f"move the photos up into {folder.name}."
+    return FileError(
+        folder,
+        "\n    ".join(["has no photo that can be read.", *shortened(lines)]),
+        rule=f"each folder in {folder.parent} is a class and holds photos: JPEG, PNG, WebP, TIFF, GIF, BMP, say.",
+        hint=hint,
+    )
 
 
 def _counted(count, name, plural="s"):
@@ -370,9 +509,13 @@ def _found(folder, choices, hint):
 
 
 def _visible(folder):
-    """What is in folder, sorted by name; hidden files stay out (macOS writes ._1.jpg, Jupyter .ipynb_checkpoints)."""
+    """What is in folder, sorted by name.
+
+    Hidden files stay out: macOS writes ._1.jpg, Jupyter .ipynb_checkpoints, Windows desktop.ini and Thumbs.db.
+    """
     with _reading(folder):
-        return sorted((path for path in folder.iterdir() if path.name[0] != "."), key=lambda path: path.name)
+        paths = [path for path in folder.iterdir() if path.name[0] != "." and path.name.lower() not in _HIDDEN]
+        return sorted(paths, key=lambda path: path.name)
 
 
 @contextmanager
@@ -445,17 +588,3 @@ def _cifar_records(path):
     labels = records[:, 0].copy()  # not a view: it would keep the pixels in memory
     _check_labels(path, labels)
     return labels, records[:, 1:].reshape(-1, 3, 32, 32)  # (N,), (N, C, H, W)
-
-
-def _photo_fault(path):
-    """Why a photo cannot be read, as far as that shows without decoding it; None if all is well so far."""
-    try:
-        with explained(path), Image.open(path) as image:
-            # A JPEG cut off is the commonest of all. Its end mark is FF D9, which pixel data cannot contain, and the
-            # header with its thumbnail, which has its own, lies behind us.
-            if image.format in ("JPEG", "MPO") and b"\xff\xd9" not in image.fp.read():
-                raise EOFError("the file is cut off, the end of the picture is missing.")
-            image.verify()
-    except FileError as fault:
-        return str(fault).splitlines()[0]
-    return None

@@ -5,16 +5,33 @@ Pictures are uint8 (H, W, C) as Pillow has them; pixel_values are float32 (C, H,
 """
 
 import contextlib
+import io
 import numbers
 import os
+import re
+import struct
 import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from .errors import FileError, ShapeError
+from .errors import FileError, ShapeError, shortened
 from .machinery.files import travelling
+
+# EPS and PostScript go to Ghostscript, WMF and EMF to Windows, and an IPTC file may hold any of them.
+_NEVER = ("EPS", "WMF", "IPTC")
+_ORIENTATION = 0x0112  # the EXIF tag
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ONE_INK = 64  # grey levels, of 255, within which a drawing is of one brightness
 
 
 def photo(name="cat.jpg"):
@@ -29,22 +46,45 @@ def photo(name="cat.jpg"):
     return folder / name
 
 
+def formats():
+    """Pillow's names of the formats that are opened: all that the installed Pillow, with its plugins, decodes itself.
+
+    JPEG, PNG, WebP, TIFF, GIF, BMP, JPEG 2000, PPM, PGM and PBM, TGA, ICO and about thirty more; AVIF from Pillow 11.3
+    on. Never EPS, PostScript, WMF and EMF, whatever the file is called: other programs would be asked to draw them.
+    """
+    Image.init()
+    return [name for name in Image.ID if name not in _NEVER]
+
+
 def open_image(path):
     """Open a picture file as an upright 8-bit RGB image (PIL.Image.Image), the first frame of an animation.
 
-    Grey, 1-bit, palette, CMYK and 16-bit files are turned to RGB; 16-bit grey is scaled, 65535 to 255; float grey is
-    scaled from 0..1 or taken as 0..255. The turn that a camera notes in EXIF is applied. Alpha is dropped, not blended
-    with a background, as `Image.convert("RGB")` and so transformers' `load_image` do.
+    path: a file in one of formats(), known by what it holds and not by its name. The turn that a camera notes in EXIF
+    is applied; other metadata are not read, so that damage to them costs nothing.
+    Grey, 1-bit, palette, CMYK and 16-bit files are turned to RGB. 16-bit grey is scaled, 65535 to 255; 32-bit grey is
+    taken as 0..255 where no value is larger, else scaled as 16-bit; float grey is scaled from 0..1 or taken as 0..255.
+    A UserWarning says when the brightest of 16 bits is below 16384, as of a camera's 12-bit data.
+    Alpha is dropped, not blended with a background, as `Image.convert("RGB")` and so transformers' `load_image` do. But
+    a drawing on nothing, whose ink has one brightness (within 64 of 255), would be lost so: it is laid on paper, dark
+    ink on white, light ink on black.
     FileError for what is missing, unreadable, damaged, too large (a decompression bomb) or not a picture.
     """
+    picture, note = read_image(path)
+    if note:
+        warnings.warn(note, stacklevel=2)
+    return picture
+
+
+def read_image(path):
+    """(picture, note): what open_image gives, and what it would warn of or None."""
     path = Path(path)
     with explained(path):
         if path.exists() and not path.is_file() and not path.is_dir():  # opening a pipe would wait for its writer
             raise OSError("this is not a regular file.")
         if path.is_dir():  # asked first: Windows reports the opening of a folder as a lack of permission
             raise IsADirectoryError
-        with Image.open(path) as image:
-            return _upright_rgb(image)
+        with _opened(path) as image:
+            return _upright_rgb(path, image)
 
 
 def pixel_values(image, size=224, mean=0.5, std=0.5):
@@ -164,10 +204,14 @@ def explained(where):
         except PermissionError as fault:
             raise FileError(where, "this user may not read the file.", hint="change its permissions.") from fault
         except UnidentifiedImageError as fault:
-            empty = Path(where).is_file() and Path(where).stat().st_size == 0
+            with open(where, "rb") as file:
+                head = file.read(4)
+            what = "this is not a picture that Pillow can read." if head else "the file is empty (0 bytes)."
+            if head in (b"%!PS", b"\xc5\xd0\xd3\xc6"):  # bare, or with a preview for the screen
+                what = "this is PostScript, a program that another program would have to run: it is never opened."
             raise FileError(
                 where,
-                "the file is empty (0 bytes)." if empty else "this is not a picture that Pillow can read.",
+                what,
                 hint="give a JPEG, PNG, WebP, TIFF, GIF or BMP file (a phone's HEIC: save it as JPEG first).",
             ) from fault
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as fault:
@@ -187,21 +231,82 @@ def explained(where):
             ) from fault
 
 
-def _upright_rgb(image):
-    """An 8-bit RGB copy of a PIL image of any mode, turned as its EXIF says; ValueError if that cannot be."""
+def _opened(path):
+    """The picture file, opened by Pillow; a JPEG also where its EXIF or index of pictures is such that Pillow fails."""
+    try:
+        return Image.open(path, formats=formats())
+    except UnidentifiedImageError:
+        with open(path, "rb") as file:
+            if file.read(2) != b"\xff\xd8":
+                raise
+            file.seek(0)
+            data = file.read()
+        bare = re.sub(rb"(\xff[\xe1\xe2]..)(?=Exif\0|MPF\0)...", rb"\1...", data, flags=re.DOTALL)
+        image, exif = Image.open(io.BytesIO(bare), formats=["JPEG"]), re.search(rb"Exif\0\0.{,65527}", data, re.DOTALL)
+        if exif:
+            image.info["exif"] = exif[0]
+        return image
+
+
+def _orientation(image):
+    """The EXIF orientation of a loaded picture, or None."""
+    with contextlib.suppress(Exception):  # damaged EXIF has many types of error; the pixels are loaded by now, and good
+        if found := image.getexif().get(_ORIENTATION):
+            return found
+    with contextlib.suppress(Exception):  # to Pillow a tag that points outside may hide those behind it
+        exif = image.info["exif"].removeprefix(b"Exif\0\0")
+        order = {b"II*\0": "<", b"MM\0*": ">"}[exif[:4]]
+        (start,) = struct.unpack_from(f"{order}I", exif, 4)
+        (count,) = struct.unpack_from(f"{order}H", exif, start)
+        for row in range(start + 2, start + 2 + 12 * count, 12):
+            if struct.unpack_from(f"{order}HHI", exif, row) == (_ORIENTATION, 3, 1):  # one number of 16 bits
+                return struct.unpack_from(f"{order}H", exif, row + 8)[0]
+    return None
+
+
+def _upright_rgb(where, image):
+    """(picture, note): an 8-bit RGB copy of a PIL image of any mode, turned as its EXIF says, and a warning or None.
+
+    ValueError if that cannot be.
+    """
+    if image.format in _NEVER:
+        raise ValueError(f"{image.format} is never opened, since another program would have to draw it.")
     image.load()
-    with contextlib.suppress(SyntaxError):  # raised for damaged EXIF; the pixels are loaded by now, and good
-        image = ImageOps.exif_transpose(image)
-    if image.mode == "F" or image.mode.startswith("I"):
-        grey = np.asarray(image)  # (H, W); convert() would clip it at 255, and a 16-bit scan come out white
+    note, turn = None, _TURNS.get(_orientation(image))
+    upright = image if turn is None else image.transpose(turn)
+    if upright.mode == "F" or upright.mode.startswith("I"):
+        grey = np.asarray(upright)  # (H, W); convert() would clip it at 255, and a 16-bit scan come out white
         low, high = grey.min(), grey.max()
         white = 65535
-        if image.mode == "F":
+        if upright.mode == "F":
             white = 255 if high > 1 else 1
+        elif upright.mode == "I" and image.format not in ("PNG", "PPM"):  # of which older Pillows give 16 bits so
+            white = 255 if high <= 255 else 65535
         if not (low >= 0 and high <= white):
             raise ValueError(f"grey values from {low} to {high}, outside 0 (black) to {white} (white).")
-        image = Image.fromarray(np.rint(grey * (255 / white)).astype(np.uint8))
-    return image.convert("RGB")
+        if white == 65535 and 0 < high < 2**14:
+            bits = next(bits for bits in (8, 10, 12, 14) if high < 2**bits)
+            note = (
+                f"{shortened([str(where)])[0]}: the brightest grey is {high} of 65535. If these are {bits}-bit data, "
+                f"the picture is too dark: multiply its values by {2 ** (16 - bits)} first."
+            )
+        upright = Image.fromarray(np.rint(grey * (255 / white)).astype(np.uint8))
+    picture = _on_paper(upright).convert("RGB")
+    picture.info = {}  # else it would be turned once more where it comes by again
+    return picture, note
+
+
+def _on_paper(image):
+    """A drawing on nothing, which is in the alpha alone, on white or black paper; any other picture as it is."""
+    if not image.has_transparency_data:
+        return image
+    drawing, grey = image.convert("RGBA"), np.asarray(image.convert("RGB").convert("L"))  # (H, W)
+    alpha = np.asarray(drawing)[..., 3]  # (H, W)
+    ink = grey[alpha >= max(1, alpha.max() // 2)]
+    if alpha.min() > 0 or not len(ink) or ink.max() - ink.min() > _ONE_INK:
+        return image
+    paper = Image.new("RGBA", image.size, "white" if ink.mean() < 128 else "black")
+    return Image.alpha_composite(paper, drawing)
 
 
 def as_picture(where, image):
@@ -212,7 +317,10 @@ def as_picture(where, image):
         if 0 in image.size:
             raise ShapeError(where, f"the image is empty: {image.height}x{image.width}.", rule="at least one pixel")
         with explained(where):
-            return _upright_rgb(image)
+            picture, note = _upright_rgb(where, image)
+        if note:
+            warnings.warn(note, stacklevel=3)
+        return picture
     rule = "a path, a PIL image, or a uint8 array (H, W), (H, W, 1) or (H, W, 3)"
     if not hasattr(image, "__array__"):
         raise ShapeError(where, f"image is a {type(image).__name__}.", rule=rule)

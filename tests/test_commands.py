@@ -1,6 +1,7 @@
 """The commands on data, from the command line: what they write, print and refuse."""
 
 import json
+import os
 import re
 import shutil
 import tracemalloc
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minivit import vit, weights
+from minivit import datasets, vit, weights
 from minivit.__main__ import main
 from minivit.cli import commands, parser
 
@@ -89,6 +90,77 @@ def test_predict_names_the_likeliest_classes(trained, tmp_path, capsys):
     shares = [float(share) for share in re.findall(r"([\d.]+)%  \d", second)]
     assert len(shares) == 4 and shares == sorted(shares, reverse=True) and sum(shares) <= 100.1
     assert run(capsys, "predict", trained, paths[0], "--invert")[1] != run(capsys, "predict", trained, paths[0])[1]
+
+
+@pytest.mark.parametrize("side", [8, 120])
+def test_a_digit_the_wrong_way_round_is_suggested_to_be_inverted(trained, tmp_path, capsys, side):
+    train_set, _ = datasets.digits()
+    light = Image.fromarray(train_set.images[3, 0]).resize((side, side), Image.Resampling.BILINEAR)
+    grey = np.asarray(light)
+    dim = 40 + (255 - grey) // 4  # ink on paper in a dark room: 40 to 103
+    corners = np.abs(np.linspace(-1, 1, side))
+    shaded = ((255 - grey) * (1 - 0.3 * (corners[:, None] + corners) / 2)).astype(np.uint8)
+    drawing = np.stack([np.zeros_like(grey)] * 3 + [grey], axis=2)  # black on nothing
+    says = r"note: .*png: dark on light\. .* wants it with --invert"
+    answers = {}
+    for name, pixels in (("light", grey), ("ink", 255 - grey), ("dim", dim), ("shaded", shaded), ("drawing", drawing)):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+        printed = run(capsys, "predict", trained, tmp_path / f"{name}.png")[1]
+        assert bool(re.search(says, printed)) == (name != "light"), (name, printed)
+        inverted = run(capsys, "predict", trained, tmp_path / f"{name}.png", "--invert")[1]
+        assert bool(re.search("dark on light after --invert.* wants it without", inverted)) == (name == "light")
+        answers[name] = (inverted if name != "light" else printed).split("\n", 1)[1]
+    assert answers["ink"] == answers["drawing"] == answers["light"]
+
+
+def test_a_picture_without_ink_and_a_photo_in_colour_are_not_suggested_to_be_inverted(trained, tmp_path, capsys):
+    Image.new("L", (20, 20), 255).save(tmp_path / "blank.png")
+    assert "note" not in run(capsys, "predict", trained, tmp_path / "blank.png")[1]
+    config = vit.ViTConfig(8, 1, 2, 8, image_size=8, patch_size=4)
+    vit.ViTForImageClassification(config).save_pretrained(tmp_path / "colour")
+    Image.fromarray(np.uint8([[255, 255, 255], [255, 0, 255], [255, 255, 255]])).save(tmp_path / "dot.png")
+    assert "note" not in run(capsys, "predict", tmp_path / "colour", tmp_path / "dot.png")[1]
+    assert "note" in run(capsys, "predict", trained, tmp_path / "dot.png")[1]
+
+
+def test_a_scan_of_12_bits_is_a_note_of_predict(trained, tmp_path, capsys):
+    Image.fromarray(np.full((8, 8), 4000, np.uint16)).save(tmp_path / "scan.png")
+    code, printed, message = run(capsys, "predict", trained, tmp_path / "scan.png")
+    assert code == 0 and not message and re.match("note: .*scan.png: the brightest grey is 4000 of 65535", printed)
+
+
+@pytest.mark.parametrize("name", [b"\xff\xfe", b"caf\xe9"])
+def test_a_class_folder_whose_name_is_not_utf_8_trains_and_is_evaluated(tmp_path, capsys, name):
+    for folder, red in ((name, 255), (b"other", 0)):
+        folder = os.path.join(os.fsencode(tmp_path), b"photos", folder)
+        try:
+            os.makedirs(folder)
+        except (OSError, UnicodeError):  # macOS and Windows know no such names
+            return
+        for green in range(2):
+            Image.new("RGB", (8, 8), (red, green, 0)).save(os.path.join(folder, b"%d.png" % green))
+    sizes = ("--image-size", 8, "--patch-size", 4, "--epochs", 1)
+    assert run(capsys, "train", tmp_path / "photos", *sizes, "--out", tmp_path / "model")[0] == 0
+    code, printed, message = run(capsys, "evaluate", tmp_path / "model", tmp_path / "photos")
+    shown = name.decode("utf-8", "surrogateescape").encode("utf-8", "backslashreplace").decode()
+    assert code == 0 and not message and re.search(rf"^{re.escape(shown)} +1 ", printed, re.M)
+    names = vit.ViTConfig.from_json_file(tmp_path / "model" / "config.json").id2label.values()
+    assert sorted(names) == sorted([shown, "other"])
+    assert (tmp_path / "model" / "confusion.png").exists()
+    photo = os.path.join(tmp_path, "photos", "other", "0.png")
+    assert shown in run(capsys, "predict", tmp_path / "model", photo)[1]
+
+
+def test_a_split_that_lies_in_folders_is_trained_and_evaluated_as_it_is(tmp_path, capsys):
+    for part, count in (("train", 3), ("val", 2)):
+        for red, name in enumerate(("cat", "dog")):
+            (tmp_path / "data" / part / name).mkdir(parents=True)
+            for green in range(count):
+                Image.new("RGB", (8, 8), (red * 200, green, 0)).save(tmp_path / "data" / part / name / f"{green}.png")
+    sizes = ("--image-size", 8, "--patch-size", 4, "--epochs", 1)
+    code, printed, _ = run(capsys, "train", tmp_path / "data", *sizes, "--out", tmp_path / "model")
+    assert code == 0 and "6 pictures to learn from" in printed and "note" not in printed
+    assert "on 4 pictures" in run(capsys, "evaluate", tmp_path / "model", tmp_path / "data")[1]
 
 
 def test_training_is_repeatable_for_a_seed(tmp_path):

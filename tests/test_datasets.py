@@ -1,8 +1,12 @@
 """Data sets: what is in the files comes out, is read only when needed, and each bad file is named in one message."""
 
+import contextlib
 import gzip
+import io
+import os
 import re
 import tracemalloc
+import warnings
 from math import prod
 
 import numpy as np
@@ -12,7 +16,7 @@ from PIL import Image
 from minivit import datasets
 from minivit.datasets import Dataset, Photos, cifar10, digits, image_folder, load, mnist
 from minivit.errors import FileError, MinivitError, ShapeError
-from minivit.images import photo, pixel_values
+from minivit.images import open_image, photo, pixel_values
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (11, 3, 5, 7), dtype=np.uint8)  # (N, C, H, W)
@@ -501,7 +505,7 @@ def folder(tmp_path):
             picture(100 * seed + number).save(tmp_path / name / f"{number}.{'PNG' if number % 2 else 'bmp'}")
     (tmp_path / ".ipynb_checkpoints").mkdir()
     (tmp_path / "readme.txt").write_text("hello")
-    (tmp_path / "cat" / "notes.txt").write_text("hello")
+    (tmp_path / "cat" / "Thumbs.db").write_text("hello")
     (tmp_path / "cat" / "._0.png").write_bytes(b"hello")
     (tmp_path / "cat" / "older.png").mkdir()
     return tmp_path
@@ -546,11 +550,12 @@ def test_image_folder_gives_pixel_values_of_each_photo(folder):
 
 def test_photos_index_like_an_array_and_are_never_kept(folder, monkeypatch):
     opened = []
-    real = datasets.open_image
-    monkeypatch.setattr(datasets, "open_image", lambda path: opened.append(path) or real(path))
+    real = datasets.read_image
+    monkeypatch.setattr(datasets, "read_image", lambda path: opened.append(path) or real(path))
     train = image_folder(folder, size=4)[0].only([3, 1]).subset(slice(0, 9))
     photos = train.images
-    assert isinstance(photos, Photos) and photos.shape == (9, 3, 4, 4) and opened == []
+    assert isinstance(photos, Photos) and photos.shape == (9, 3, 4, 4) and len({*opened}) == len(opened) == 29
+    opened.clear()
     before = photos[2]
     assert before.shape == (3, 4, 4) and before.dtype == np.uint8
     picture(999).save(photos.paths[2])
@@ -580,7 +585,7 @@ def test_image_folder_skips_what_cannot_be_read_and_names_it(folder):
     lines = str(warned[0].message).splitlines()
     assert lines[0] == f"{folder}: 4 of 33 photos cannot be read and are skipped:"
     assert [line.strip().startswith(f"{path}: ") for line, path in zip(lines[1:], paths, strict=True)] == [True] * 4
-    assert "cut off" in lines[3] and "empty" in lines[4]
+    assert "truncated" in lines[3] and "empty" in lines[4]
     assert len(train) + len(test) == 29 and not {*paths} & {*train.images.paths, *test.images.paths}
 
 
@@ -592,14 +597,183 @@ def test_photos_that_pillow_does_not_open_are_named(folder):
     assert len(train) + len(test) == 30
 
 
-def test_a_phone_s_two_pictures_in_one_file_are_cut_off_in_the_first(folder):
-    path = folder / "dog" / "phone.jpg"
-    picture().save(path, "MPO", save_all=True, append_images=[picture(1)])
-    whole = path.read_bytes()
-    assert whole.count(b"\xff\xd9") == 2 and sum(map(len, image_folder(folder))) == 30
-    path.write_bytes(whole[: whole.index(b"\xff\xd9")])
-    with pytest.warns(UserWarning, match=r"1 of 30 photos cannot be read(?s:.*)phone\.jpg: .*cut off"):
+def awkward(folder):
+    """Files of every kind in one folder, whole and damaged."""
+    folder.mkdir()
+    whole = io.BytesIO()
+    picture(size=(40, 30)).save(whole, "JPEG")
+    whole = whole.getvalue()
+    files = {
+        "end mark lost.jpg": whole[:-2] + bytes(100),
+        "end mark cut.jpg": whole[:-2],
+        "cut.jpg": whole[:-60],
+        "cut in the header.jpg": whole[:300],
+        "more behind.jpg": whole + b"hello",
+        "without suffix": whole,
+        "really a jpeg.png": whole,
+        "really a jpeg.HEIC": whole,
+        "copy.jpg~": whole,
+        "name\nin lines.jpg" if os.name == "posix" else "name.jpg": whole[:99],
+        "eps.jpg": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n",
+        "empty.gif": b"",
+    }
+    for kind in ("png", "gif", "bmp", "tiff", "webp", "ppm", "pgm", "jp2", "jpe", "tga", "ico"):
+        data = io.BytesIO()
+        picture().save(data, Image.registered_extensions()[f".{kind}"])
+        files |= {f"whole.{kind}": data.getvalue(), f"half.{kind}": data.getvalue()[: len(data.getvalue()) // 2]}
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    scan = np.full((4, 4), 300, np.float32)
+    Image.fromarray(scan).save(folder / "grey out of range.tiff")
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_image_folder_counts_what_open_image_reads(folder):
+    paths, read = awkward(folder / "eel"), []
+    for path in paths:
+        with contextlib.suppress(FileError):
+            open_image(path)
+            read.append(path)
+    train, test = image_folder(folder)
+    counted = [path for path in train.images.paths + test.images.paths if path.parent.name == "eel"]
+    assert sorted(counted) == read and len(counted) >= 16 and folder / "eel" / "end mark lost.jpg" in counted
+    assert folder / "eel" / "eps.jpg" not in counted and folder / "eel" / "cut.jpg" not in counted
+
+
+def notes(*args, **options):
+    """What image_folder warns of, each as its lines."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        image_folder(*args, **options)
+    return [str(warning.message).splitlines() for warning in caught]
+
+
+def test_what_is_left_out_is_named_with_its_count(folder):
+    for name in ("notes.txt", "a.eps", "b.EPS", "film.mov", "README"):
+        (folder / "cat" / name).write_text("%!PS-Adobe-3.0 EPSF-3.0\n")
+    assert notes(folder) == [
+        [f"{folder}: 5 files of no format that is opened (2 .eps, 1 .mov, 1 .txt, 1 without suffix), left out."]
+    ]
+    assert sum(map(len, quiet(folder, strict=True))) == 29  # no photo among them is damaged
+
+
+def quiet(*args, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return image_folder(*args, **options)
+
+
+def test_photos_deeper_or_beside_the_classes_are_counted_and_named(folder):
+    for name, count in (("cat/2023", 2), ("cat/2023/may", 1), ("dog/old", 1), ("dog/none", 0), (".", 3)):
+        (folder / name).mkdir(exist_ok=True)
+        for number in range(count):
+            picture().save(folder / name / f"{number}.png")
+    (folder / "dog" / "none" / "notes.txt").write_text("hello")
+    assert notes(folder) == [
+        [
+            f"{folder}: 7 photos not directly in a class folder, left out:",
+            f"    {folder}: 3 photos",
+            f"    {folder / 'cat' / '2023'}: 3 photos",
+            f"    {folder / 'dog' / 'old'}: 1 photo",
+        ]
+    ]
+
+
+def test_12_bits_in_16_are_a_note_of_the_folder_and_not_of_each_batch(folder):
+    Image.fromarray(np.full((4, 4), 4000, np.uint16)).save(folder / "ant" / "scan.png")
+    (note,) = notes(folder)
+    assert "scan.png: the brightest grey is 4000 of 65535" in note[0]
+    train, test = quiet(folder, size=4)
+    for split in (train, test):
+        split.batch(slice(None))
+
+
+def split(root, *names, classes="ab", count=2):
+    """root/NAME/CLASS/0.png ... for each of the names."""
+    for name in names:
+        for label in classes:
+            (root / name / label).mkdir(parents=True)
+            for number in range(count):
+                picture().save(root / name / label / f"{number}.png")
+
+
+@pytest.mark.parametrize(
+    "names", [("train", "val"), ("train", "test"), ("Training", "Validation"), ("train", "valid"), ("training", "TEST")]
+)
+def test_a_split_that_lies_in_folders_is_used(tmp_path, names):
+    split(tmp_path, names[0], classes="abc", count=3)
+    split(tmp_path, names[1], classes="ac")
+    for options in ({}, {"test_fraction": 0.5, "seed": 3}):
+        train, test = image_folder(tmp_path, **options)
+        assert train.class_names == test.class_names == ["a", "b", "c"]
+        assert train.labels.tolist() == [0] * 3 + [1] * 3 + [2] * 3 and test.labels.tolist() == [0, 0, 2, 2]
+        for part, name in zip((train, test), names, strict=True):
+            assert {path.parent.parent for path in part.images.paths} == {tmp_path / name}
+
+
+def test_beside_train_and_test_the_validation_is_named(tmp_path):
+    split(tmp_path, "train", "val", "test", "raw")
+    _, test = quiet(tmp_path)
+    assert {path.parent.parent.name for path in test.images.paths} == {"test"}
+    assert notes(tmp_path) == [
+        [
+            f"{tmp_path}: 8 photos not directly in a class folder, left out:",
+            f"    {tmp_path / 'raw'}: 4 photos",
+            f"    {tmp_path / 'val'}: 4 photos",
+        ]
+    ]
+
+
+def test_a_class_of_the_test_only_is_refused(tmp_path):
+    split(tmp_path, "train")
+    split(tmp_path, "val", classes="az")
+    with pytest.raises(FileError, match=r"z: is a class of the test only.\n  rule: those of the training are a, b."):
+        image_folder(tmp_path)
+
+
+def test_a_class_folder_whose_name_is_not_utf_8_has_a_name_that_can_be_written(folder):
+    for name in (b"\xff\xfe", b"caf\xe9"):
+        try:
+            os.mkdir(os.path.join(os.fsencode(folder), name))
+        except (OSError, UnicodeError):  # macOS and Windows know no such names
+            return
+        picture().save(folder / os.fsdecode(name) / os.fsdecode(b"\xff.png"))
+    train, _ = image_folder(folder)
+    assert train.class_names[-2:] == ["dog", "\\udcff\\udcfe"] and "caf\\udce9" in train.class_names
+    assert all(name.encode() for name in train.class_names) and len({*train.class_names}) == 6
+    assert train.batch([len(train) - 1])[0].shape == (1, 3, 224, 224)
+
+
+def test_classes_may_be_called_train_and_test(tmp_path):
+    split(tmp_path, ".", classes=("train", "test", "bus"))
+    assert image_folder(tmp_path)[0].class_names == ["bus", "test", "train"]
+
+
+@pytest.mark.parametrize(
+    "names, hint",
+    [
+        (["train"], "hint: give {0}/train, which holds folders."),
+        (["photos"], "hint: give {0}/photos, which holds folders."),
+        (["train", "zoo"], "2 photos, a level deeper.(?s:.*)hint: give {0}/train, if the classes are in it; else move"),
+    ],
+)
+def test_the_folder_above_is_recognised_and_no_hint_removes_a_folder(tmp_path, names, hint):
+    split(tmp_path, *names)
+    with pytest.raises(FileError) as caught:
+        image_folder(tmp_path)
+    message = str(caught.value).replace(os.sep, "/")
+    assert re.search(hint.format(re.escape(tmp_path.as_posix())), message), message
+    assert "remove" not in message
+
+
+def test_photos_of_one_class_all_a_level_deeper_are_counted(folder):
+    (folder / "eel" / "2023").mkdir(parents=True)
+    picture().save(folder / "eel" / "2023" / "a.png")
+    (folder / "eel" / "drawing.eps").write_bytes(b"%!PS")
+    with pytest.raises(FileError, match=r"2023: 1 photo, a level deeper.(?s:.*)move the photos up into eel") as caught:
         image_folder(folder)
+    assert "1 file of no format that is opened (1 .eps)" in str(caught.value)
 
 
 def test_image_folder_strict_refuses_what_cannot_be_read(folder):
@@ -616,25 +790,24 @@ def test_a_photo_that_fails_in_a_batch_is_named(folder):
     path.write_bytes(path.read_bytes()[:-99])
     with pytest.raises(FileError, match=f"{re.escape(str(path))}: it cannot be read as a picture: .*truncated"):
         train.batch([bad])
-    assert len(image_folder(folder)[0]) == len(train)  # the header of a BMP tells nothing of it
 
 
 def test_image_folder_needs_photos_in_each_class(folder):
     (folder / "eel").mkdir()
     (folder / "eel" / "photo.heic").write_bytes(b"hello")
     with pytest.raises(
-        FileError, match=r"eel: has no photo that can be read.(.|\n)*heic: save it as JPEG first.\n  rule: .*\.png"
+        FileError, match=r"eel: has no photo that can be read.(.|\n)*heic: save it as JPEG first.\n  rule: .*PNG"
     ):
         image_folder(folder)
     (folder / "eel" / "photo.jpg").write_bytes(b"hello")
-    with pytest.raises(FileError, match=r"eel: has no photo that can be read.\n    .*photo\.jpg: this is not a pic"):
+    with pytest.raises(FileError, match=r"eel: has no photo that can be read.\n(.|\n)*photo\.jpg: this is not a pic"):
         image_folder(folder)
 
 
 def test_image_folder_needs_two_classes(folder):
-    with pytest.raises(FileError, match=r"cat: has one class only, 'older\.png'.\n  rule: one sub-folder a class"):
+    with pytest.raises(FileError, match=r"cat: has one class only, 'older\.png'. 2 photos in no class.\n  rule: one"):
         image_folder(folder / "cat")
-    with pytest.raises(FileError, match=r"ant: has no sub-folders.\n  rule: one sub-folder a class"):
+    with pytest.raises(FileError, match=r"ant: has no sub-folders. 9 photos in no class.(?s:.*)folder that holds it"):
         image_folder(folder / "ant")
 
 

@@ -1,16 +1,20 @@
 """Photos: every kind of file in, the numbers of ViTImageProcessor out, and one clear message for each bad input."""
 
+import contextlib
+import io
 import os
 import re
+import struct
+import subprocess
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from minivit.errors import FileError, MinivitError, ShapeError
-from minivit.images import crop_patches, open_image, patchify, photo, pixel_values, to_image, unpatchify
+from minivit.images import crop_patches, formats, open_image, patchify, photo, pixel_values, to_image, unpatchify
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "images.npz")
 PICTURE = GOLDEN["crop"][:15, :9]  # (15, 9, 3) uint8
@@ -182,6 +186,223 @@ def test_open_takes_a_picture_with_damaged_exif_as_it_is_stored(tmp_path):
     np.testing.assert_array_equal(np.asarray(image), PICTURE)
 
 
+LITTLE = b"Exif\0\0II*\0" + struct.pack("<I", 8)  # EXIF, little-endian, its first directory right behind the header
+
+
+def directory(*entries, after=b""):
+    """EXIF of one directory: entries (tag, type, count, 4 bytes), and what they point to."""
+    rows = b"".join(struct.pack("<HHI", *entry[:3]) + entry[3] for entry in entries)
+    return LITTLE + struct.pack("<H", len(entries)) + rows + bytes(4) + after
+
+
+TURN = (0x0112, 3, 1, struct.pack("<HH", 6, 0))
+BEHIND = struct.pack("<I", 8 + 2 + 2 * 12 + 4)  # where the data of a directory of two entries are
+METADATA = {
+    "XResolution -1/0": directory(TURN, (0x011A, 10, 1, BEHIND), after=struct.pack("<ii", -1, 0)),
+    "XResolution of 0/0": directory(TURN, (0x011A, 5, 1, BEHIND), after=bytes(8)),
+    "a number where text belongs": directory((0x010F, 4, 1, bytes(4)), TURN),
+    "text where a number belongs": directory(TURN, (0x0128, 2, 4, b"inch")),
+    "an unknown type": directory(TURN, (0x0131, 99, 7, b"\xff" * 4)),
+    "a value far behind the end": directory((0x010E, 2, 1000, b"\xff\xff\xff\x7f"), TURN),
+    "a value behind any end": directory((0x010F, 2, 6, b"\xff\xff\xff\xff"), TURN),
+    "GPS that points nowhere": directory(TURN, (0x8825, 4, 1, b"\xf0\xff\xff\xff")),
+    "GPS that is text": directory(TURN, (0x8825, 2, 4, b"here")),
+    "a directory that holds itself": directory(TURN, (0x8769, 4, 1, struct.pack("<I", 8))),
+    "a directory that follows itself": directory(TURN)[:-4] + struct.pack("<I", 8),
+    "two turns": directory((0x0112, 3, 2, struct.pack("<HH", 6, 6))),
+    "more entries than there are": LITTLE + struct.pack("<H", 9000) + struct.pack("<HHI", *TURN[:3]) + TURN[3],
+}
+UNREADABLE = {
+    "no header": b"Exif\0\0garbage",
+    "nothing": b"Exif\0\0",
+    "a cut header": LITTLE[:9],
+    "a directory far behind the end": b"Exif\0\0II*\0\xff\xff\xff\x7f",
+    "a turn of 9": directory((0x0112, 3, 1, struct.pack("<HH", 9, 0))),
+    "a turn in words": directory((0x0112, 2, 4, b"left")),
+}
+
+
+@pytest.mark.parametrize("kind, options", [("jpg", {}), ("png", {}), ("webp", {"lossless": True})])
+@pytest.mark.parametrize("name", [*METADATA, *UNREADABLE])
+def test_damaged_metadata_cost_neither_the_picture_nor_its_turn(tmp_path, kind, options, name):
+    path = saved(tmp_path / f"picture.{kind}", PICTURE, exif=(METADATA | UNREADABLE)[name], **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(path) as stored:
+            pixels = np.asarray(stored.convert("RGB"))
+    assert pixels.shape == (15, 9, 3)
+    np.testing.assert_array_equal(np.asarray(open_image(path)), upright(pixels, 6 if name in METADATA else 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        image = Image.open(path)
+    with image:  # and of an image that somebody else has opened
+        values = pixel_values(image, size=(9, 15) if name in METADATA else (15, 9))
+    np.testing.assert_array_equal(np.asarray(to_image(values)), np.asarray(open_image(path)))
+
+
+@pytest.mark.parametrize(
+    "kind, options", [("JPEG", {}), ("MPO", {"save_all": True, "append_images": [Image.new("RGB", (9, 15))]})]
+)
+def test_a_jpeg_whose_metadata_pillow_cannot_take_is_read(tmp_path, monkeypatch, kind, options):
+    """Such a file is rare: here Pillow fails at any EXIF or index."""
+    path = saved(tmp_path / "picture.jpg", PICTURE, format=kind, exif=METADATA["GPS that is text"], **options)
+    expected, real = np.asarray(open_image(path)), Image.open
+
+    def failing(file, formats):
+        data = file.read() if isinstance(file, io.BytesIO) else Path(file).read_bytes()
+        if b"Exif\0" in data or b"MPF\0" in data:
+            raise UnidentifiedImageError
+        return real(io.BytesIO(data), formats=formats)
+
+    monkeypatch.setattr(Image, "open", failing)
+    np.testing.assert_array_equal(np.asarray(open_image(path)), expected)
+    assert expected.shape == (9, 15, 3)
+
+
+@pytest.mark.parametrize("key", ["exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif", "dpi"])
+def test_a_text_in_the_place_of_metadata_costs_nothing(tmp_path, key):
+    text = PngImagePlugin.PngInfo()
+    text.add_text(key, "6")
+    path = saved(tmp_path / "picture.png", PICTURE, pnginfo=text)
+    np.testing.assert_array_equal(np.asarray(open_image(path)), PICTURE)
+
+
+def test_a_turned_tiff_is_turned_once(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    np.testing.assert_array_equal(
+        np.asarray(open_image(saved(tmp_path / "scan.tiff", PICTURE, exif=exif))), upright(PICTURE, 6)
+    )
+
+
+def test_a_jpeg_without_its_end_mark_is_read(tmp_path):
+    path = saved(tmp_path / "picture.jpg", PICTURE)
+    whole, expected = path.read_bytes(), np.asarray(open_image(path))
+    assert whole[-2:] == b"\xff\xd9"
+    path.write_bytes(whole[:-2] + bytes(100))
+    np.testing.assert_array_equal(np.asarray(open_image(path)), expected)
+
+
+@pytest.mark.parametrize("kind", ["avif", "jp2", "ppm", "jpe", "qoi", "ico", "pcx", "sgi", "dib", "pnm", "apng"])
+def test_formats_are_those_of_the_installed_pillow(tmp_path, kind):
+    Image.init()
+    name = Image.registered_extensions().get(f".{kind}")
+    if name not in Image.SAVE:  # AVIF came with Pillow 11.3
+        assert name is None or (name in formats()) == (name in Image.OPEN)
+        return
+    flat = np.full((16, 16, 3), (200, 90, 40), np.uint8)
+    path = saved(tmp_path / f"picture.{kind}", flat)
+    np.testing.assert_allclose(np.asarray(open_image(path)).astype(int), flat, atol=3)
+    path = path.rename(tmp_path / "no suffix")
+    np.testing.assert_allclose(np.asarray(open_image(path)).astype(int), flat, atol=3)
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n%%Page: 1 1\nshowpage\n%%EOF\n"
+PREVIEW = b"\xc5\xd0\xd3\xc6" + struct.pack("<II", 30, len(EPS)) + bytes(18) + EPS  # for Windows, with its header
+
+
+def record(dataset, data):
+    return bytes([0x1C, *dataset]) + struct.pack(">H", len(data)) + data
+
+
+IPTC = (
+    record((3, 60), b"\x01\x00")
+    + record((3, 20), struct.pack(">H", 8))
+    + record((3, 30), struct.pack(">H", 8))
+    + record((3, 120), b"\x01")
+    + record((8, 10), EPS)
+)
+
+
+@pytest.mark.parametrize("name", ["eps.jpg", "drawing.eps", "drawing.ps", "photo"])
+@pytest.mark.parametrize("data", [EPS, PREVIEW, EPS.replace(b"EPSF-3.0", b""), IPTC], ids=["EPS", "DOS", "PS", "IPTC"])
+def test_postscript_is_never_given_to_another_program(tmp_path, monkeypatch, name, data):
+    def started(*args, **kwargs):
+        raise AssertionError(f"a program was started: {args}")
+
+    for call in ("Popen", "call", "check_call", "run"):
+        monkeypatch.setattr(subprocess, call, started)
+    (tmp_path / name).write_bytes(data)
+    message = refused(tmp_path / name)
+    assert ("this is PostScript" if data != IPTC else "not a picture that Pillow can read") in message
+    with contextlib.suppress(OSError), Image.open(io.BytesIO(data)) as image:
+        with pytest.raises(FileError, match="is never opened"):
+            pixel_values(image)
+
+
+@pytest.mark.parametrize(
+    "image, grey",
+    [
+        (Image.new("L", (8, 8), 128).convert("I"), 128),
+        (Image.fromarray(np.full((8, 8), 255, np.int32)), 255),
+        (Image.fromarray(np.full((8, 8), 32896, np.int32)), 128),  # 128 * 257
+        (Image.fromarray(np.full((8, 8), 128, np.float32)), 128),
+        (Image.new("L", (8, 8), 0).convert("I"), 0),
+    ],
+)
+def test_32_bit_grey_is_8_bit_where_no_value_is_larger(tmp_path, image, grey):
+    image.save(tmp_path / "scan.tiff")
+    for picture in (image, tmp_path / "scan.tiff"):
+        values = pixel_values(picture, size=8)
+        assert values.shape == (3, 8, 8)
+        assert (values == (np.float32(grey / 255) - np.float32(0.5)) / np.float32(0.5)).all()
+
+
+@pytest.mark.parametrize("bits, brightest", [(8, 255), (10, 1023), (12, 3000), (12, 4095), (14, 16383)])
+@pytest.mark.parametrize("kind", ["png", "tiff"])
+def test_a_camera_s_12_bits_in_16_get_a_word_of_warning(tmp_path, bits, brightest, kind):
+    path = saved(tmp_path / f"scan.{kind}", np.array([[0, brightest]], np.uint16))
+    factor = 2 ** (16 - bits)
+    said = f"scan.{kind}: the brightest grey is {brightest} of 65535(.*){bits}-bit data(.*)by {factor} first"
+    with pytest.warns(UserWarning, match=said) as warned:
+        image = open_image(path)
+    assert len(warned) == 1 and warned[0].filename == __file__
+    assert np.asarray(image)[0, :, 0].tolist() == [0, round(brightest / 257)]
+    with Image.open(path) as image, pytest.warns(UserWarning, match="pixel_values: the brightest grey"):
+        pixel_values(image)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+@pytest.mark.parametrize("ink, paper", [(0, 255), (60, 255), (255, 0)])
+def test_a_drawing_on_nothing_is_laid_on_paper(tmp_path, mode, ink, paper):
+    alpha = np.zeros((8, 8), np.uint8)
+    alpha[2:6, 3] = 255
+    drawing = np.stack([np.full_like(alpha, ink)] * 3 + [alpha], axis=2)
+    image, path = Image.fromarray(drawing), tmp_path / "drawing.png"
+    if mode == "P":
+        indices = Image.fromarray((alpha > 0).astype(np.uint8))
+        indices.putpalette([ink] * 6)
+        indices.save(path, transparency=0)
+    else:
+        image.convert(mode).save(path)
+    values = np.asarray(to_image(pixel_values(path, size=8)))[..., 0]
+    np.testing.assert_array_equal(values, np.where(alpha > 0, ink, paper))
+
+
+def test_soft_edges_of_a_drawing_on_nothing_blend_with_the_paper():
+    drawing = np.zeros((1, 5, 4), np.uint8)
+    drawing[0, :, 3] = [0, 51, 102, 204, 255]  # black with more and more alpha
+    assert np.asarray(to_image(pixel_values(Image.fromarray(drawing), (1, 5))))[0, :, 0].tolist() == [
+        255,
+        204,
+        153,
+        51,
+        0,
+    ]
+
+
+def test_what_is_no_drawing_on_nothing_keeps_its_pixels_as_in_transformers():
+    photograph = np.concatenate([PICTURE, np.full((15, 9, 1), 255, np.uint8)], axis=2)
+    cut_out = photograph.copy()
+    cut_out[:4, :, 3] = 0
+    flat = np.full((6, 6, 4), (10, 20, 30, 128), np.uint8)  # one colour, and nothing hidden
+    empty = np.full((6, 6, 4), (10, 20, 30, 0), np.uint8)
+    for pixels in (photograph, cut_out, flat, empty):
+        image = Image.fromarray(pixels)
+        values = pixel_values(image, size=pixels.shape[:2])
+        np.testing.assert_array_equal(np.asarray(to_image(values)), pixels[..., :3])
+
+
 def refused(path):
     """The message of the one FileError; it names the file."""
     with pytest.raises(FileError) as caught:
@@ -200,7 +421,7 @@ def test_open_below_a_file_is_missing_too(tmp_path):
 
 
 def test_open_without_permission(tmp_path, monkeypatch):
-    def locked(path):  # not chmod: an administrator may read everything, and Windows has other rights
+    def locked(path, **options):  # not chmod: an administrator may read everything, and Windows has other rights
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Image, "open", locked)

@@ -280,9 +280,23 @@ def _mean_and_std(preprocessor, channels):
 
 def _pixel_values(photo, config, mean, std, invert):
     """A photo as the model of this config wants it: (C, H, W)."""
-    picture = images.open_image(photo).convert("L" if config.num_channels == 1 else "RGB")
-    picture = np.asarray(picture)
-    return images.pixel_values(255 - picture if invert else picture, to_2tuple(config.image_size), mean, std)
+    with _notes():
+        picture = images.open_image(photo).convert("L" if config.num_channels == 1 else "RGB")
+    picture = 255 - np.asarray(picture) if invert else np.asarray(picture)
+    if config.num_channels == 1 and _dark_on_light(picture):
+        advice = "without" if invert else "with"
+        print(
+            f"note: {shortened([str(photo)])[0]}: dark on light{' after --invert' if invert else ''}. "
+            f"A model that learned light on dark, as digits are, wants it {advice} --invert."
+        )
+    return images.pixel_values(picture, to_2tuple(config.image_size), mean, std)
+
+
+def _dark_on_light(grey):
+    """Whether a grey picture (H, W) goes further below the brightness of its edge than above."""
+    ground = np.median(np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]]))
+    darkest, lightest = np.percentile(grey, (0.5, 99.5))  # a pixel or two may be noise
+    return ground - darkest > lightest - ground
 
 
 def _check_outside(data, out):
