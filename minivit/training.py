@@ -240,7 +240,6 @@ class _Run:
     def save(self, path):
         """Write the state, and history.csv beside it. FileError where the folder is not the one of the start."""
         self.check_weights()
-        self.lock.check()
         began = time.perf_counter()
         self.spent()
         arrays = {
@@ -255,7 +254,12 @@ class _Run:
             "history": self.history,
             **{name: getattr(self, name) for name in ("lr", "epoch", "step", "done", "seconds")},
         }
-        write_state(path, arrays, meta)
+        self.lock.check()
+        try:
+            write_state(path, arrays, meta)
+        except FileError:
+            self.lock.check()  # it may have gone in between
+            raise
         try:
             write_history(Path(path).with_name(HISTORY), self.history)
         except FileError as error:  # a spreadsheet has it open: what it would say is in the state, too
