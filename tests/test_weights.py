@@ -722,6 +722,37 @@ def test_a_zip_bomb_is_refused(state):
         read_state(state)
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("name", ["model/vit.layernorm.weight.npy", "meta.json.npy", "meta.json"])
+def test_a_member_that_is_there_twice_is_refused(state, name):
+    write_state(state, {"model/vit.layernorm.weight": np.ones(2)}, META)
+    with zipfile.ZipFile(state, "a") as archive:
+        archive.writestr(name, npy("{'descr': '<f8', 'fortran_order': False, 'shape': (1,), }", bytes(8)))
+    write_config(state.parent)
+    for call in (lambda: read_state(state), lambda: read_folder(state.parent)):
+        with pytest.raises(FileError, match="two of its members have one name"):
+            call()
+
+
+def test_encrypted_members_are_refused(state):
+    content = bytearray(state.read_bytes())
+    for mark, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):  # of each member, and of its line in the table
+        place = content.find(mark)
+        while place >= 0:
+            content[place + flags] |= 1
+            place = content.find(mark, place + 1)
+    state.write_bytes(content)
+    with pytest.raises(FileError, match=r"training\.npz: cannot be read: .*encrypted"):
+        read_state(state)
+
+
+@pytest.mark.parametrize("meta", ["null", "[]", "3", '"text"', "[" * 100_000])
+def test_a_state_whose_meta_is_no_object_is_refused(state, meta):
+    np.savez(state, **state_arrays(), **{"meta.json": meta})
+    with pytest.raises(FileError, match="is not a training state"):
+        read_state(state)
+
+
 def test_pickled_objects_are_refused(state):
     np.savez(state, **state_arrays(), objects=np.array([{"a": 1}], object))
     with pytest.raises(FileError, match=r"objects\.npy says that it is object"):
