@@ -43,6 +43,8 @@ def test_a_folder_has_one_writer_and_a_killed_one_has_no_lock(tmp_path):
         with pytest.raises(FileError, match="run: another process is writing into this folder"):
             with locked(tmp_path / "run"):
                 pass
+        with pytest.raises(FileError, match="another process"):
+            write_folder(tmp_path / "run", {"model_type": "vit"}, {"x": np.ones(2)})
         assert names(tmp_path / "run") == [LOCK]
         with locked(tmp_path / "other"):  # another folder is free
             pass
@@ -76,6 +78,23 @@ def test_a_thread_may_ask_again_and_another_may_not(tmp_path):
     assert len(refused) == 1 and names(tmp_path) == []
     ask()
     assert len(refused) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows removes no open file")
+def test_a_lock_that_its_last_owner_removes_meanwhile_is_made_again(tmp_path, monkeypatch):
+    """Between open and lock the file may go: a lock on it would hold nobody off."""
+    taken, _lock = [], room._lock
+
+    def late(number):
+        taken.append(number)
+        _lock(number)
+        if len(taken) < 3:
+            (tmp_path / LOCK).unlink()
+
+    monkeypatch.setattr(room, "_lock", late)
+    with locked(tmp_path) as lock:
+        assert len(taken) == 3 and os.path.samestat(os.fstat(lock.number), os.stat(tmp_path / LOCK))
+    assert names(tmp_path) == []
 
 
 def test_many_who_ask_at_once_are_served_one_at_a_time(tmp_path):
