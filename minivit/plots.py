@@ -30,7 +30,16 @@ def save(figure, path):
     """Write the figure as a PNG, 1000 pixels wide. The file is whole, or as it was before. Raises FileError."""
     with replacing(Path(path)) as (temporary,), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # a name in letters that the font lacks is drawn as boxes
-        figure.savefig(temporary, format="png", dpi="figure")
+        figure.savefig(temporary, format="png", dpi="figure", metadata={"Software": "minivit"})
+
+
+def is_own(path):
+    """Whether a file is a figure that save() wrote."""
+    try:
+        with open(path, "rb") as file:
+            return b"tEXtSoftware\0minivit" in file.read(1000)
+    except OSError:
+        return False
 
 
 def patch_grid(image, patch_size, patches=9):

@@ -5,11 +5,11 @@ has `len()`, `labels`, `class_names`, `batch(indices) -> (pixel_values, labels)`
 """
 
 import contextlib
+import copy
 import csv
 import functools
 import math
 import signal
-import threading
 import time
 import warnings
 import zlib
@@ -22,16 +22,23 @@ from . import ops
 from .autograd import no_grad
 from .errors import FileError, MinivitError, ShapeError, check_whole
 from .machinery.files import replacing
+from .machinery.lock import locked
 from .machinery.progress import Line
+from .machinery.signals import deferred_signals
 from .optim import clip_grad_norm
-from .weights.state import read_state, write_state
+from .weights.state import check_progress, read_state, write_state
 
 HISTORY = "history.csv"
 SAVE_EVERY = 5.0  # seconds of work that a kill may cost: a disk takes up to a tenth of one to make sure of a file
+SAVE_SHARE = 0.1  # of the time, at most, for saving: a large model on a slow disk is saved less often
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C during fit, after the state was saved."""
+    """Ctrl-C or another signal during fit, after the state was saved. number: of the signal."""
+
+    def __init__(self, text, number=signal.SIGINT):
+        super().__init__(text)
+        self.number = number
 
 
 @dataclass
@@ -109,12 +116,14 @@ def fit(
     max_norm: clip the global norm of the gradients that the optimizer uses; average: an ExponentialMovingAverage of
     the parameters, which then are what is tested and what the model ends with; verbose: print a line for each epoch
     (see progress.py).
-    checkpoint: path of the training state (.npz), with history.csv beside it; written after each epoch that ends
-    SAVE_EVERY seconds after the last time, and in the end. resume: go on from that file, bit for bit as if it had never
-    stopped, with the generators that are attributes of the model's modules; refused for another model, other data or
-    other settings.
+    checkpoint: path of the training state (.npz), with history.csv beside it, in a folder of which one training at a
+    time has the lock; written after the first step that ends SAVE_EVERY seconds after the last time (later where
+    saving takes more than a tenth of that), and in the end. resume: go on from that file, bit for bit as if it had
+    never stopped, with the generators that are attributes of the model's modules; refused for another model, other
+    data or other settings.
     The history is a list with a dict for each epoch: epoch, lr, train_loss, train_accuracy, test_loss, test_accuracy,
-    seconds. Ctrl-C finishes the step, saves and raises Interrupted. A loss that is not finite raises MinivitError.
+    seconds. Ctrl-C and the signals that end a process (SIGTERM, SIGHUP, Windows' SIGBREAK) finish the step, save and
+    raise Interrupted. A loss that is not finite raises MinivitError.
     """
     check_whole("fit", "epochs", epochs, most=math.inf)
     check_whole("fit", "batch_size", batch_size, most=math.inf)
@@ -129,20 +138,28 @@ def fit(
         )
     run = _Run(model, optimizer, average, np.random.default_rng(rng))
     run.settings = _settings(train, epochs, batch_size, optimizer, label_smoothing, schedule, max_norm, average)
+    run.counts = loss is None
     loss = loss or functools.partial(classification, label_smoothing=label_smoothing)
-    if resume:
-        if checkpoint is None:
-            raise MinivitError("fit", "resume=True, but no checkpoint is given.", hint="name the file to go on from.")
-        run.restore(checkpoint)
-    elif checkpoint is not None:
-        write_history(Path(checkpoint).with_name(HISTORY), [])  # a place that refuses it is found before the work
 
-    saved = time.perf_counter()
-    model.train()
-    line = Line(epochs, len(train), run.epoch * len(train) + run.done, verbose)
-    with _deferred_interrupt() as interrupted, contextlib.closing(line), run.rate_put_back():
+    def rate(step):
+        return run.lr * (1.0 if schedule is None else schedule(step))
+
+    if resume and checkpoint is None:
+        raise MinivitError("fit", "resume=True, but no checkpoint is given.", hint="name the file to go on from.")
+    with contextlib.ExitStack() as stack:
+        if checkpoint is not None:
+            run.lock = stack.enter_context(locked(Path(checkpoint).parent))
+            if resume:
+                run.restore(checkpoint)
+            elif (history := Path(checkpoint).with_name(HISTORY)).exists() and not is_history(history):
+                raise FileError(history, "is not the history of a training.", hint="choose another folder.")
+        asked = stack.enter_context(deferred_signals())
+        line = Line(epochs, len(train), run.epoch * len(train) + run.done, verbose)
+        stack.enter_context(contextlib.closing(line))
+        stack.enter_context(run.rate_put_back())
+        model.train()
+        run.saved = run.started = time.perf_counter()
         while run.epoch < epochs:
-            started = time.perf_counter()
             if run.order is None:
                 run.order, run.done, run.sums = run.rng.permutation(len(train)), 0, np.zeros(2)
             while run.done < len(train):
@@ -150,17 +167,18 @@ def fit(
                 pixel_values, labels = train.batch(indices)
                 if augment is not None:
                     pixel_values = augment(pixel_values, run.rng)
-                optimizer.lr = run.lr * (1.0 if schedule is None else schedule(run.step))
+                optimizer.lr = rate(run.step)
                 value, correct = loss(model, pixel_values, labels, run.rng)
                 run.learn(value, max_norm)
                 run.step += 1
                 run.done += len(indices)
                 run.sums += value.item() * len(indices), np.nan if correct is None else correct
+                if asked:
+                    run.stop(checkpoint, epochs, asked[0])
                 line.step(run, len(indices))
-                if interrupted.is_set() and run.done < len(train):
-                    run.seconds += time.perf_counter() - started
-                    run.stop(checkpoint, epochs)
-            row = {"epoch": run.epoch + 1, "lr": optimizer.lr}
+                if checkpoint is not None and run.is_due():
+                    run.save(checkpoint)
+            row = {"epoch": run.epoch + 1, "lr": rate(run.step - 1)}
             row["train_loss"], correct = (run.sums / len(train)).tolist()
             row["train_accuracy"] = None if math.isnan(correct) else correct
             if test is not None and len(test):
@@ -168,15 +186,14 @@ def fit(
                     measured = evaluate(model, test)
                 row["test_loss"], row["test_accuracy"] = measured.loss, measured.accuracy
             run.check_weights()
-            row["seconds"] = run.seconds + time.perf_counter() - started
+            row["seconds"] = run.spent()
             run.history.append(row)
             run.epoch, run.order, run.seconds = run.epoch + 1, None, 0.0
             line.epoch(row)
-            if checkpoint is not None and (run.epoch == epochs or time.perf_counter() - saved > SAVE_EVERY):
+            if checkpoint is not None and (run.epoch == epochs or run.is_due()):
                 run.save(checkpoint)
-                saved = time.perf_counter()
-            if interrupted.is_set() and run.epoch < epochs:
-                run.stop(checkpoint, epochs)
+            if asked and run.epoch < epochs:
+                run.stop(checkpoint, epochs, asked[0])
     if average is not None:
         with average.applied():
             weights = model.state_dict()
@@ -193,9 +210,13 @@ class _Run:
         self.epoch = self.step = self.done = 0  # epochs, steps, and examples of this epoch that are done
         self.order = None  # the order of the examples in this epoch
         self.sums = np.zeros(2)  # over the examples done: loss, and correct answers
-        self.seconds = 0.0  # of this epoch, before an interruption
+        self.seconds = 0.0  # of this epoch, until `started`
+        self.started = self.saved = time.perf_counter()
+        self.cost = 0.0  # seconds that the last save took
         self.history = []
         self.settings = {}
+        self.lock = None  # of the checkpoint's folder
+        self.counts = True  # whether the loss is sure to count the right answers
 
     def _parts(self):
         parts = {"model": self.model, "optimizer": self.optimizer, "average": self.average}
@@ -206,8 +227,21 @@ class _Run:
         own = [x for m in self.model.modules() for x in vars(m).values() if isinstance(x, np.random.Generator)]
         return list({id(rng): rng for rng in [self.rng, *own]}.values())
 
+    def spent(self):
+        """Seconds of this epoch, those before an interruption too."""
+        now = time.perf_counter()
+        self.seconds, self.started = self.seconds + now - self.started, now
+        return self.seconds
+
+    def is_due(self):
+        """Whether it is time to save."""
+        return time.perf_counter() - self.saved > max(SAVE_EVERY, self.cost / SAVE_SHARE)
+
     def save(self, path):
-        """Write the state, and history.csv beside it."""
+        """Write the state, and history.csv beside it. FileError where the folder is not the one of the start."""
+        self.check_weights()
+        began = time.perf_counter()
+        self.spent()
         arrays = {
             f"{name}/{key}": array for name, part in self._parts().items() for key, array in part.state_dict().items()
         }
@@ -220,21 +254,33 @@ class _Run:
             "history": self.history,
             **{name: getattr(self, name) for name in ("lr", "epoch", "step", "done", "seconds")},
         }
-        write_state(path, arrays, meta)
+        self.lock.check()
+        try:
+            write_state(path, arrays, meta)
+        except FileError:
+            self.lock.check()  # it may have gone in between
+            raise
         try:
             write_history(Path(path).with_name(HISTORY), self.history)
         except FileError as error:  # a spreadsheet has it open: what it would say is in the state, too
             warnings.warn(f"{error}", stacklevel=4)
+        self.saved = time.perf_counter()
+        self.cost = self.saved - began
 
     def restore(self, path):
         """Go on from a state; FileError, with nothing changed, where it belongs to another run."""
         arrays, meta = read_state(path)
         if not meta:
             raise FileError(path, "holds weights only, no training to go on with.", hint="finetune from it instead.")
+        before = {name: part.state_dict() for name, part in self._parts().items()}
         try:
             self._restore(path, arrays, meta)
-        except (KeyError, IndexError, TypeError, AttributeError) as error:
-            raise FileError(path, f"is damaged: {error!r}.", hint="start anew in another folder.") from error
+        except Exception as error:
+            for name, part in self._parts().items():
+                part.load_state_dict(before[name])
+            if isinstance(error, FileError):
+                raise
+            raise FileError(path, f"is damaged: {error!r:.300}.", hint="start anew in another folder.") from error
 
     def _restore(self, path, arrays, meta):
         then, now = meta["settings"], self.settings
@@ -250,18 +296,16 @@ class _Run:
                 rule="a resumed training has the same model, data and settings as the one that was stopped.",
                 hint="give the options of the first run, or start anew in another folder.",
             )
-        if not isinstance(meta["history"], list):
-            raise TypeError("history")
-        order = arrays.get("run/order")
-        if order is not None and sorted(order) != list(range(self.settings["examples"])):
-            raise TypeError("order")
-        sums, kept = arrays["run/sums"], {name: meta[name] for name in ("lr", "epoch", "step", "done", "seconds")}
+        if meta["lr"] != self.lr:
+            raise ValueError(f"lr {meta['lr']!r:.50}")
+        check_progress(arrays, meta, now["examples"], now["batch_size"], now["epochs"], self.counts)
+        states = [_state_of(rng, state) for rng, state in zip(self._generators(), meta["generators"], strict=True)]
         for name, part in self._parts().items():
             part.load_state_dict({k.partition("/")[2]: a for k, a in arrays.items() if k.startswith(f"{name}/")})
-        for rng, state in zip(self._generators(), meta["generators"], strict=True):
+        for rng, state in zip(self._generators(), states, strict=True):
             rng.bit_generator.state = state
-        self.sums, self.order, self.history = sums, order, meta["history"]
-        vars(self).update(kept)
+        self.sums, self.order, self.history = arrays["run/sums"], arrays.get("run/order"), meta["history"]
+        vars(self).update({name: meta[name] for name in ("lr", "epoch", "step", "done", "seconds")})
 
     def learn(self, loss, max_norm):
         """Backward and one step of the optimiser; a loss that is not a number stops before it spoils the weights."""
@@ -302,18 +346,25 @@ class _Run:
         """`with run.averaged():` the model has the average of its weights, where one is kept."""
         return contextlib.nullcontext() if self.average is None else self.average.applied()
 
-    def stop(self, checkpoint, epochs):
-        """After Ctrl-C: save, and say how to go on."""
+    def stop(self, checkpoint, epochs, number):
+        """After Ctrl-C or another signal: save, and say how to go on."""
         if checkpoint is None:
-            raise Interrupted(
-                f"stopped in epoch {self.epoch + 1} of {epochs}; nothing was saved: no checkpoint is set."
-            )
-        self.check_weights()
-        self.save(checkpoint)
-        raise Interrupted(
-            f"stopped in epoch {self.epoch + 1} of {epochs}, after step {self.step}; saved in {checkpoint}.\n"
-            "  hint: the same call with resume=True (--resume on the command line) goes on from there."
-        )
+            text = f"stopped in epoch {self.epoch + 1} of {epochs}; nothing was saved: no checkpoint is set."
+        else:
+            self.save(checkpoint)
+            text = f"stopped in epoch {self.epoch + 1} of {epochs}, after step {self.step}; saved in {checkpoint}.\n"
+            text += "  hint: the same call with resume=True (--resume on the command line) goes on from there."
+        raise Interrupted(text, number)
+
+
+def _state_of(rng, state):
+    """A saved state of a generator, tried on a copy of it: what comes back must be what was put in."""
+    copied = copy.deepcopy(rng.bit_generator)
+    copied.state = state
+    places = state["state"].get("pos", 0), state.get("buffer_pos", 0)  # into arrays of 624 and 4: NumPy does not look
+    if _plain(copied.state) != state or not (0 <= places[0] <= 624 and 0 <= places[1] <= 4):
+        raise ValueError(f"generators {state!r:.100}")
+    return state
 
 
 def _plain(state):
@@ -354,21 +405,10 @@ def write_history(path, history):
         writer.writerows(history)
 
 
-@contextlib.contextmanager
-def _deferred_interrupt():
-    """Ctrl-C only sets the event that this gives, so that a step is never cut in half; a second one is not deferred."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
-        yield event
-        return
-
-    def handler(number, frame):
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-
-    before = signal.signal(signal.SIGINT, handler)
+def is_history(path):
+    """Whether a file is one that write_history() wrote."""
     try:
-        yield event
-    finally:
-        signal.signal(signal.SIGINT, before)
+        with open(path, "rb") as file:
+            return file.read(200).startswith(",".join(COLUMNS).encode())
+    except OSError:
+        return False

@@ -99,7 +99,7 @@ def test_requires_grad_of_a_leaf_is_set():
     np.testing.assert_array_equal(x.grad, [2, 4])
     y = x * 2
     assert y.requires_grad_() is y
-    with pytest.raises(GraphError, match=r"the result of an op\.\n  hint: x\.detach\(\)"):
+    with pytest.raises(GraphError, match=r"was computed by multiply(?s:.*)hint: t\.detach\(\)"):
         y.requires_grad_(False)
     assert not (x.requires_grad_(False) * 2).requires_grad
     with pytest.raises(ShapeError, match=r"the data are int64(?s:.*)only float32 and float64"):

@@ -257,3 +257,13 @@ def test_training_curves_show_the_history():
             assert line.get_label() == f"{part}: {history[-1][f'{part}_{name}']:.4f} in the end"
     without = plots.training_curves([{"epoch": 1, "train_loss": 2.0, "train_accuracy": None}]).axes
     assert [panel.get_title() for panel in without] == ["loss"] and len(without[0].lines) == 1
+
+
+def test_a_figure_of_minivit_is_known_by_its_mark(tmp_path):
+    figure = plots.training_curves([{"epoch": 1, "train_loss": 1.0}])
+    plots.save(figure, tmp_path / "own.png")
+    figure.savefig(tmp_path / "other.png")
+    plt.close(figure)
+    (tmp_path / "text.png").write_text("tEXt")
+    known = [plots.is_own(tmp_path / name) for name in ("own.png", "other.png", "text.png", "none.png", ".")]
+    assert known == [True, False, False, False, False]

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -19,6 +20,7 @@ from minivit.errors import FileError, MinivitError, ShapeError
 @pytest.fixture(autouse=True)
 def save_after_every_epoch(monkeypatch):
     monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(training, "SAVE_SHARE", np.inf)
 
 
 def data(count=23, classes=3, seed=0):
@@ -206,6 +208,150 @@ def test_ctrl_c_saves_in_the_middle_of_an_epoch_and_resumes_bit_for_bit(tmp_path
     assert without_seconds(history) == without_seconds(expected)
 
 
+def pressing(step, number=signal.SIGINT):
+    """brighten, with a signal in that step."""
+
+    def press(x, rng):
+        press.steps += 1
+        if press.steps == step:
+            signal.raise_signal(number)
+        return brighten(x, rng)
+
+    press.steps = 0
+    return press
+
+
+@pytest.mark.parametrize("name", [name for name in ("SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)])
+def test_what_ends_a_process_saves_as_ctrl_c_does(tmp_path, name):
+    number, path = getattr(signal, name), tmp_path / "training.npz"
+    whole, stopped, resumed = Classifier(), Classifier(), Classifier(rng=1)
+    expected = training.fit(whole, data(), **options(whole))
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        with pytest.raises(training.Interrupted, match="after step 8; saved in") as caught:
+            training.fit(stopped, data(), **options(stopped, augment=pressing(8, number), checkpoint=path))
+        assert caught.value.number == number and signal.getsignal(number) == signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
+    history = training.fit(resumed, data(), **options(resumed, checkpoint=path, resume=True))
+    np.testing.assert_array_equal(weights(resumed), weights(whole))
+    assert without_seconds(history) == without_seconds(expected)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="a signal of POSIX")
+def test_what_is_ignored_as_by_nohup_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        model = Classifier()
+        assert len(training.fit(model, data(), **options(model, augment=pressing(3, signal.SIGHUP)))) == 6
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_second_signal_does_not_cut_the_step_but_a_second_ctrl_c_does(tmp_path):
+    """A terminal that closes, and its shell, both send SIGHUP; systemd sends SIGTERM and SIGHUP."""
+
+    def press(x, rng):
+        for number in press.numbers:
+            signal.raise_signal(number)
+        return x
+
+    model, path = Classifier(), tmp_path / "training.npz"
+    press.numbers = [signal.SIGTERM, signal.SIGTERM, signal.SIGINT]
+    with pytest.raises(training.Interrupted) as caught:
+        training.fit(model, data(), **options(model, augment=press, checkpoint=path))
+    assert caught.value.number == signal.SIGTERM and training.read_state(path)[1]["step"] == 1
+    press.numbers = [signal.SIGINT, signal.SIGINT]
+    with pytest.raises(KeyboardInterrupt) as caught:
+        training.fit(model, data(), **options(model, augment=press, checkpoint=path))
+    assert not isinstance(caught.value, training.Interrupted)
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing of fit runs after it that could save."""
+
+
+@pytest.mark.parametrize("step", [2, 4, 5, 6, 9, 13])
+def test_what_was_saved_within_an_epoch_goes_on_bit_for_bit(tmp_path, step):
+    whole, killed, resumed, path = Classifier(), Classifier(), Classifier(rng=1), tmp_path / "training.npz"
+    expected = training.fit(whole, data(), data(9), **options(whole))
+
+    def kill(x, rng):
+        kill.steps += 1
+        if kill.steps == step:
+            raise Killed
+        return brighten(x, rng)
+
+    kill.steps = 0
+    with pytest.raises(Killed):
+        training.fit(killed, data(), data(9), **options(killed, augment=kill, checkpoint=path))
+    assert training.read_state(path)[1]["step"] == step - 1
+    history = training.fit(resumed, data(), data(9), **options(resumed, checkpoint=path, resume=True))
+    np.testing.assert_array_equal(weights(resumed), weights(whole))
+    assert without_seconds(history) == without_seconds(expected)
+
+
+def test_a_kill_while_the_test_set_is_measured_costs_no_step(tmp_path, monkeypatch):
+    whole, killed, resumed, path = Classifier(), Classifier(), Classifier(rng=1), tmp_path / "training.npz"
+    expected = training.fit(whole, data(), data(9), **options(whole, epochs=2))
+
+    def kill(*_):
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(training, "evaluate", kill)
+        training.fit(killed, data(), data(9), **options(killed, epochs=2, checkpoint=path))
+    meta = training.read_state(path)[1]
+    assert (meta["epoch"], meta["step"], meta["done"]) == (0, 5, 23)
+    history = training.fit(resumed, data(), data(9), **options(resumed, epochs=2, checkpoint=path, resume=True))
+    np.testing.assert_array_equal(weights(resumed), weights(whole))
+    assert without_seconds(history) == without_seconds(expected)
+
+
+def test_a_slow_disk_is_saved_to_a_tenth_of_the_time(monkeypatch):
+    monkeypatch.undo()
+    model, now = Classifier(), [100.0]
+    run = training._Run(model, optim.SGD(model.parameters(), 0.1), None, np.random.default_rng(0))
+    monkeypatch.setattr(training.time, "perf_counter", lambda: now[0])
+    due = []
+    for run.cost, run.saved in ((0.01, 95.1), (0.01, 94.9), (2.0, 80.1), (2.0, 79.9)):
+        due.append(run.is_due())
+    assert due == [False, True, False, True]
+
+
+def test_two_trainings_into_one_folder_and_another_s_history(tmp_path):
+    model, other = Classifier(), Classifier()
+
+    def second(x, rng):
+        thread = threading.Thread(target=try_again)
+        thread.start()
+        thread.join()
+        return x
+
+    def try_again():
+        with pytest.raises(FileError, match="another process is writing into this folder"):
+            training.fit(other, data(), **options(other, checkpoint=tmp_path / "b.npz"))
+
+    before = weights(other)
+    training.fit(model, data(5), **options(model, epochs=1, checkpoint=tmp_path / "a.npz", augment=second))
+    np.testing.assert_array_equal(weights(other), before)
+    (tmp_path / "history.csv").write_text("day,weight\n")
+    with pytest.raises(FileError, match=r"history\.csv: is not the history of a training"):
+        training.fit(model, data(), **options(model, checkpoint=tmp_path / "a.npz"))
+    assert (tmp_path / "history.csv").read_text() == "day,weight\n"
+
+
+def test_a_training_that_fails_before_it_saves_leaves_nothing(tmp_path):
+    def spoil(x, rng):
+        return x * np.float32(np.nan)
+
+    model = Classifier()
+    with pytest.raises(MinivitError, match="the loss became nan"):
+        training.fit(model, data(), **options(model, checkpoint=tmp_path / "new" / "training.npz", augment=spoil))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_seconds_of_a_resumed_epoch_count_those_before_the_stop(tmp_path):
     def press(x, rng):
         signal.raise_signal(signal.SIGINT)
@@ -260,7 +406,7 @@ import sys
 sys.path.insert(0, {tests!r})
 from test_training import Classifier, data, options
 from minivit import training
-training.SAVE_EVERY = 0.0
+training.SAVE_EVERY, training.SAVE_SHARE = 0.0, float("inf")
 model = Classifier()
 training.fit(model, data(), **options(model, epochs=100000, checkpoint=sys.argv[1]))
 """
@@ -278,7 +424,8 @@ def test_a_process_killed_at_any_moment_leaves_a_whole_state(tmp_path):
         process.kill()
         process.wait()
         arrays, meta = training.read_state(path)
-        assert meta["step"] == 5 * meta["epoch"] and "model/head.weight" in arrays
+        within = -(-meta["done"] // 5) if "run/order" in arrays else 0
+        assert meta["step"] == 5 * meta["epoch"] + within and "model/head.weight" in arrays
         path.unlink()
 
 
@@ -405,7 +552,7 @@ def test_a_place_that_cannot_be_written_to_is_found_before_the_work(tmp_path):
     (tmp_path / "file").write_text("")
     model = Classifier()
     start = weights(model)
-    with pytest.raises(FileError, match="cannot be written"):
+    with pytest.raises(FileError, match="file: a file is in the way of this folder"):
         training.fit(model, data(), **options(model, checkpoint=tmp_path / "file" / "training.npz"))
     np.testing.assert_array_equal(weights(model), start)
 
@@ -484,19 +631,85 @@ def test_a_training_that_is_not_verbose_is_silent(live, monkeypatch, capsys):
         lambda arrays, meta: meta.update(settings=[]),
         lambda arrays, meta: arrays.update({"run/order": np.arange(5)}),
         lambda arrays, meta: arrays.update({"run/order": np.full(23, 99)}),
+        lambda arrays, meta: meta.update(step=None),
+        lambda arrays, meta: meta.update(step=-7),
+        lambda arrays, meta: meta.update(step=8),
+        lambda arrays, meta: meta.update(step=10**400),
+        lambda arrays, meta: meta.update(step=7.0),
+        lambda arrays, meta: meta.update(done="x"),
+        lambda arrays, meta: meta.update(done=-10),
+        lambda arrays, meta: meta.update(done=11),
+        lambda arrays, meta: meta.update(done=10**9),
+        lambda arrays, meta: meta.update(epoch=True),
+        lambda arrays, meta: meta.update(epoch=7),
+        lambda arrays, meta: meta.update(epoch=[1]),
+        lambda arrays, meta: meta.update(lr="0.02"),
+        lambda arrays, meta: meta.update(lr=float("nan")),
+        lambda arrays, meta: meta.update(lr=1e9),
+        lambda arrays, meta: meta.update(seconds=-1.0),
+        lambda arrays, meta: meta.update(seconds=float("inf")),
+        lambda arrays, meta: meta.update(history=[]),
+        lambda arrays, meta: meta.update(history=[3]),
+        lambda arrays, meta: meta["history"][0].update(train_loss="low"),
+        lambda arrays, meta: meta["history"][0].update(test_accuracy=[1]),
+        lambda arrays, meta: meta["history"][0].pop("lr"),
+        lambda arrays, meta: meta["generators"][0].update(state=None),
+        lambda arrays, meta: meta["generators"][0]["state"].update(state="x"),
+        lambda arrays, meta: meta["generators"][0]["state"].update(state=-1),
+        lambda arrays, meta: meta["generators"][1]["state"].update(inc=2**200),
+        lambda arrays, meta: meta["generators"][0].pop("uinteger"),
+        lambda arrays, meta: arrays.update({"run/order": np.arange(23.0)}),
+        lambda arrays, meta: arrays.update({"run/order": np.arange(23).astype(str)}),
+        lambda arrays, meta: arrays.update({"run/order": np.arange(23)[None]}),
+        lambda arrays, meta: arrays.pop("run/order"),
+        lambda arrays, meta: arrays.update({"run/sums": np.array([np.nan, 1])}),
+        lambda arrays, meta: arrays.update({"run/sums": np.array([1.0, np.nan])}),
+        lambda arrays, meta: arrays.update({"run/sums": np.array([1.0, 99.0])}),
+        lambda arrays, meta: arrays.update({"run/sums": np.zeros(3)}),
+        lambda arrays, meta: arrays.update({"run/sums": np.array(["a", "b"])}),
+        lambda arrays, meta: arrays.update({"optimizer/step": arrays["optimizer/step"] - 10}),
+        lambda arrays, meta: arrays.update({"optimizer/step": arrays["optimizer/step"] + 10**9}),
+        lambda arrays, meta: arrays["optimizer/exp_avg.0"].fill(np.nan),
+        lambda arrays, meta: arrays["optimizer/exp_avg_sq.1"].fill(-1),
+        lambda arrays, meta: arrays["average/updates"].fill(-3),
+        lambda arrays, meta: arrays.pop("optimizer/exp_avg.2"),
+        lambda arrays, meta: arrays.pop("average/average.3"),
+        lambda arrays, meta: arrays.update({"model/head.bias": np.zeros(4, np.float32)}),
     ],
 )
-def test_a_damaged_state_is_refused(tmp_path, damage):
+def test_a_damaged_state_is_refused_whole(tmp_path, damage):
+    """A state of step 7, in the middle of the second of three epochs."""
     model, path = Classifier(), tmp_path / "training.npz"
-    training.fit(model, data(), **options(model, epochs=1, checkpoint=path))
+    with pytest.raises(training.Interrupted):
+        training.fit(model, data(), **options(model, epochs=3, checkpoint=path, augment=pressing(7)))
     arrays, meta = training.read_state(path)
+    assert (meta["epoch"], meta["step"], meta["done"]) == (1, 7, 10)
     damage(arrays, meta)
     training.write_state(path, arrays, meta)
-    other = Classifier(rng=1)
-    start = weights(other)
+    other, rng = Classifier(rng=1), np.random.default_rng(3)
+    settings = options(other, epochs=3, checkpoint=path, resume=True, rng=rng)
+    parts = other, settings["optimizer"], settings["average"]
+    before, drawn = [part.state_dict() for part in parts], rng.bit_generator.state
+    with pytest.raises(FileError, match="is damaged") as caught:
+        training.fit(other, data(), **settings)
+    assert len(str(caught.value)) < 600
+    for part, old in zip(parts, before, strict=True):
+        for name, array in part.state_dict().items():
+            np.testing.assert_array_equal(array, old[name])
+    assert rng.bit_generator.state == drawn
+
+
+@pytest.mark.parametrize(("kind", "place"), [(np.random.MT19937, "pos"), (np.random.Philox, "buffer_pos")])
+def test_a_generator_is_not_sent_beyond_its_array(tmp_path, kind, place):
+    path, model = tmp_path / "training.npz", Classifier()
+    training.fit(model, data(), **options(model, epochs=1, checkpoint=path, rng=np.random.Generator(kind(1))))
+    arrays, meta = training.read_state(path)
+    state = meta["generators"][0]
+    (state["state"] if place == "pos" else state)[place] = 10**6
+    training.write_state(path, arrays, meta)
     with pytest.raises(FileError, match="is damaged"):
-        training.fit(other, data(), **options(other, epochs=1, checkpoint=path, resume=True))
-    np.testing.assert_array_equal(weights(other), start)
+        settings = options(model, epochs=1, checkpoint=path, rng=np.random.Generator(kind(1)))
+        training.fit(model, data(), **settings, resume=True)
 
 
 def test_a_resume_with_other_pictures_is_refused(tmp_path):

@@ -4,7 +4,6 @@ A training folder holds config.json, preprocessor_config.json, training.npz, his
 prints what it found and raises a MinivitError for a mistake in its input.
 """
 
-import contextlib
 import dataclasses
 import json
 import warnings
@@ -17,9 +16,10 @@ from .. import datasets, images, ops, plots, training, weights
 from ..autograd import no_grad
 from ..config import ViTConfig, to_2tuple
 from ..errors import FileError, MinivitError, shortened
-from ..machinery.files import read_json, writable_folder, write_json
+from ..machinery.files import read_json, write_json
 from ..vit import ViTForImageClassification, ViTForMaskedImageModeling, ViTModel
 from ..weights import find
+from .folders import notes, place_of_picture, writing
 from .recipes import PHOTO_SIZE, recipe
 
 MODEL_FIELDS = (
@@ -34,11 +34,14 @@ FEW = 16  # photos that are read before the first of them is answered: a thousan
 MASKED = 0.5  # share of the patches that are hidden when a model is pretrained without labels
 
 
-def train(data, out, *, seed=0, fast=False, resume=False, masked=False, strict=False, model=None, **changes):
+def train(
+    data, out, *, seed=0, fast=False, resume=False, masked=False, strict=False, force=False, model=None, **changes
+):
     """Train a model from scratch on a data set and keep it in the folder `out`.
 
     data: as datasets.load takes it; model: fields of ViTConfig, changes: fields of the Recipe, to set anew.
-    masked: without labels, by painting hidden patches; fast: a sixth of the epochs.
+    masked: without labels, by painting hidden patches; fast: a sixth of the epochs; force: into a folder with other
+    files, too.
     """
     chosen = _chosen(data, fast, changes)
     fields = chosen.model | (model or {})
@@ -49,16 +52,27 @@ def train(data, out, *, seed=0, fast=False, resume=False, masked=False, strict=F
     fields["encoder_stride"] = to_2tuple(fields["patch_size"])[0]
     kind = ViTForMaskedImageModeling if masked else ViTForImageClassification
     with _unwarned():
-        _fit(kind(ViTConfig(**fields), rng=seed), chosen, train_set, test_set, out, seed, resume)
+        _fit(kind(ViTConfig(**fields), rng=seed), chosen, train_set, test_set, out, seed, resume, force)
 
 
 def finetune(
-    source, data, out, *, freeze=False, image_size=None, seed=0, fast=False, resume=False, strict=False, **changes
+    source,
+    data,
+    out,
+    *,
+    freeze=False,
+    image_size=None,
+    seed=0,
+    fast=False,
+    resume=False,
+    strict=False,
+    force=False,
+    **changes,
 ):
     """Go on from the model in `source` on other data; a new head where the classes differ.
 
     freeze: learn the head only; fast: a sixth of the epochs. image_size: in pixels; with another than the model's, its
-    position embeddings are interpolated and the pictures resized.
+    position embeddings are interpolated and the pictures resized. force: into a folder with other files, too.
     """
     _check_outside(data, out)
     found = find(source)
@@ -70,7 +84,7 @@ def finetune(
     names = dict(enumerate(train_set.class_names))
     if names != before.id2label:  # the old head, even one of the same size, speaks of other classes
         tensors = {name: array for name, array in tensors.items() if not name.startswith("classifier.")}
-    with _notes():
+    with notes():
         model = ViTForImageClassification.from_tensors(
             fields, tensors, ignore_mismatched_sizes=True, rng=seed, id2label=names, image_size=size
         )
@@ -82,16 +96,17 @@ def finetune(
     if preprocessor is not None:
         preprocessor["size"] = {"height": size[0], "width": size[1]}
     with _unwarned():
-        _fit(model, chosen, train_set, test_set, out, seed, resume, preprocessor)
+        _fit(model, chosen, train_set, test_set, out, seed, resume, force, preprocessor)
 
 
-def evaluate(source, data, out=None, *, strict=False):
+def evaluate(source, data, out=None, *, strict=False, force=False):
     """Measure the model in `source` on the test part of a data set: accuracy, a table by class, a confusion picture.
 
-    out: folder for the picture; None takes `source`.
+    out: folder for the picture; None takes `source`, if it is a folder that minivit wrote. force: write into a folder
+    with other files, too.
     """
     model, pictures = _load(source)
-    out = _folder(source if out is None else out)
+    path = place_of_picture(source, out, "confusion.png", force)
     _, test_set = _data(data, model.config.image_size, strict)
     _check_channels("evaluate", model.config, test_set)
     own = list(model.config.id2label.values())
@@ -110,8 +125,10 @@ def evaluate(source, data, out=None, *, strict=False):
         raise _not_finite(f"the loss on {len(test_set)} pictures of {data} is {measured.loss}", source)
     print(f"accuracy {measured.accuracy:.2%} on {len(test_set)} pictures, loss {measured.loss:.4f}\n")
     _print_classes(measured.confusion, test_set.class_names)
-    figure = plots.confusion(measured.confusion, test_set.class_names)
-    _save(figure, out / "confusion.png")
+    if path is None:
+        print(f"\nnote: {source} is not a folder that minivit wrote; --out DIR draws the confusion picture there.")
+    else:
+        _save(plots.confusion(measured.confusion, test_set.class_names), path)
 
 
 def predict(source, photos, *, top=3, invert=False):
@@ -135,24 +152,27 @@ def predict(source, photos, *, top=3, invert=False):
                 print(f"  {p[k]:7.2%}  {names[int(k)]}")
 
 
-def export(source, out):
+def export(source, out, *, force=False):
     """Write the model in `source` as a Hugging Face folder, which transformers loads."""
-    found, out = find(source), _new_folder(out)
-    model = _model(*weights.read_folder(found))
-    model.save_pretrained(out, weights.read_preprocessor(found))
-    print(f"{out} holds {', '.join(sorted(path.name for path in out.iterdir()))}")
+    found = find(source)
+    with writing(out, force=force) as lock:
+        model = _model(*weights.read_folder(found))
+        model.save_pretrained(lock.folder, weights.read_preprocessor(found), force)
+        written = sorted(path.name for path in lock.folder.iterdir() if path != lock.path)
+    print(f"{out} holds {', '.join(written)}")
 
 
-def import_(source, out):
+def import_(source, out, *, force=False):
     """Bring a model from a Hugging Face folder, or from the hub by its name, into a training folder."""
-    found, out = find(source), _new_folder(out)
-    model = _model(*weights.read_folder(found))
-    preprocessor = weights.read_preprocessor(found)
-    if preprocessor is None:
-        print(f"note: there is no {weights.PREPROCESSOR}; pictures will be scaled with mean 0.5 and deviation 0.5.")
-    _describe(out, model.fields(), preprocessor)
-    arrays = {f"model/{name}": parameter.data for name, parameter in model.named_parameters()}
-    weights.write_state(out / weights.STATE, arrays, {})
+    found = find(source)
+    with writing(out, force=force) as lock:
+        model = _model(*weights.read_folder(found))
+        preprocessor = weights.read_preprocessor(found)
+        if preprocessor is None:
+            print(f"note: there is no {weights.PREPROCESSOR}; pictures will be scaled with mean 0.5 and deviation 0.5.")
+        _describe(lock.folder, model.fields(), preprocessor)
+        arrays = {f"model/{name}": parameter.data for name, parameter in model.named_parameters()}
+        weights.write_state(lock.folder / weights.STATE, arrays, {})
     print(f"{out} holds a {type(model).__name__} of {model.num_parameters():,} parameters.")
 
 
@@ -165,7 +185,7 @@ def _model(fields, tensors):
 
 def _data(name, size, strict):
     """(train, test), their pictures resized unless size is None, with what was skipped as a note."""
-    with _notes():
+    with notes():
         pair = datasets.load(name, size=size or PHOTO_SIZE, strict=strict)
     return pair if size is None else [dataset.resized(size) for dataset in pair]
 
@@ -181,29 +201,37 @@ def _chosen(data, fast, changes):
     return dataclasses.replace(chosen, epochs=-(-chosen.epochs // 6)) if fast else chosen
 
 
-def _fit(model, chosen, train_set, test_set, out, seed, resume, preprocessor=None):
+def _fit(model, chosen, train_set, test_set, out, seed, resume, force, preprocessor=None):
     """Train, and write all that a training folder holds."""
     out, config = Path(out), model.config
     mean, std = _mean_and_std(preprocessor, config.num_channels)
     train_set, test_set = train_set.scaled(mean, std), test_set.scaled(mean, std)
-    if resume:
-        _check_same(out, model.fields())
-    else:
-        made = weights.preprocessor(config.image_size, mean, std, config.num_channels)
-        _new_folder(out, hint="choose another folder; or go on with a training by --resume.")
-        _describe(out, model.fields(), preprocessor or made)
     painting = isinstance(model, ViTForMaskedImageModeling)
-    print(f"{type(model).__name__} of {model.num_parameters():,} parameters, {len(train_set)} pictures to learn from")
-    history = chosen.fit(
-        model,
-        train_set,
-        None if painting else test_set,
-        rng=seed,
-        loss=paint if painting else None,
-        checkpoint=out / weights.STATE,
-        resume=resume,
-    )
-    _save(plots.training_curves(history), out / "curves.png")
+    hint = "choose another folder; or go on with a training by --resume."
+    with writing(out, force=force, resume=resume, hint=hint) as lock:
+        described = preprocessor or weights.preprocessor(config.image_size, mean, std, config.num_channels)
+        if resume:
+            _check_same(out, model.fields())
+        else:
+            _describe(out, model.fields(), described)
+            training.write_history(out / training.HISTORY, [])
+        kind = type(model).__name__
+        print(f"{kind} of {model.num_parameters():,} parameters, {len(train_set)} pictures to learn from")
+        history = chosen.fit(
+            model,
+            train_set,
+            None if painting else test_set,
+            rng=seed,
+            loss=paint if painting else None,
+            checkpoint=out / weights.STATE,
+            resume=resume,
+        )
+        lock.check()
+        if not (out / weights.CONFIG).exists():
+            print(f"note: {out / weights.CONFIG} was deleted meanwhile, and is written again.")
+            _describe(out, model.fields(), described)
+        _check_same(out, model.fields())
+        _save(plots.training_curves(history), out / "curves.png")
     if "test_accuracy" not in history[-1] and not painting:
         print(f"{out}: there were no test pictures.")
     elif painting:
@@ -222,27 +250,9 @@ def paint(model, pixel_values, labels, rng):
     return model(pixel_values, hidden).loss, None
 
 
-def _folder(out):
-    """The folder as a Path. One that is there is tried now, since there is long work before anything is written."""
-    return writable_folder(out) if Path(out).exists() else Path(out)
-
-
-def _new_folder(out, hint="choose another folder."):
-    """The folder as a Path, refused where it holds weights already."""
-    out = _folder(out)
-    for name in (weights.STATE, weights.WEIGHTS, weights.INDEX):
-        if (out / name).exists():
-            raise FileError(
-                out,
-                f"holds a model already ({name}).",
-                hint=hint,
-            )
-    return out
-
-
 def _describe(out, fields, preprocessor):
     """Write what a training folder says about its model: config.json and preprocessor_config.json."""
-    write_json(out / weights.CONFIG, fields)
+    weights.write_config(out, fields)
     if preprocessor is not None:
         write_json(out / weights.PREPROCESSOR, preprocessor)
 
@@ -280,7 +290,7 @@ def _mean_and_std(preprocessor, channels):
 
 def _pixel_values(photo, config, mean, std, invert):
     """A photo as the model of this config wants it: (C, H, W)."""
-    with _notes():
+    with notes():
         picture = images.open_image(photo).convert("L" if config.num_channels == 1 else "RGB")
     picture = 255 - np.asarray(picture) if invert else np.asarray(picture)
     if config.num_channels == 1 and _dark_on_light(picture):
@@ -357,13 +367,3 @@ def _save(figure, path):
         plots.save(figure, path)
     finally:
         plt.close(figure)
-
-
-@contextlib.contextmanager
-def _notes():
-    """What is only warned of in a program is a note to somebody who typed a command."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield
-    for warning in caught:
-        print(f"note: {warning.message}")

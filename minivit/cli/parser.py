@@ -7,6 +7,7 @@ window will be opened.
 import argparse
 import errno
 import os
+import signal
 import sys
 
 from .. import __version__
@@ -117,7 +118,7 @@ def evaluate(args):
     _agg()
     from . import commands
 
-    commands.evaluate(args.source, args.data, args.out, strict=args.strict)
+    commands.evaluate(args.source, args.data, args.out, strict=args.strict, force=args.force)
 
 
 def predict(args):
@@ -131,14 +132,14 @@ def export(args):
     """Write a model as a Hugging Face folder, which transformers loads."""
     from . import commands
 
-    commands.export(args.source, args.out)
+    commands.export(args.source, args.out, force=args.force)
 
 
 def import_(args):
     """Bring a model from a Hugging Face folder or the hub into a folder that the other commands take."""
     from . import commands
 
-    commands.import_(args.source, args.out)
+    commands.import_(args.source, args.out, force=args.force)
 
 
 def _agg():
@@ -155,7 +156,7 @@ def _given(args, names):
 def _training(args):
     """The options that train and finetune share."""
     options = _given(args, ("epochs", "batch_size", "lr", "seed"))
-    return options | {"fast": args.fast, "resume": args.resume, "strict": args.strict}
+    return options | {"fast": args.fast, "resume": args.resume, "strict": args.strict, "force": args.force}
 
 
 def _parser():
@@ -231,6 +232,7 @@ def _parser():
         "--out", metavar="DIR", type=_name, help="folder for the confusion picture (default: the model's)"
     )
     made.add_argument("--strict", action="store_true", help="refuse a folder with photos that cannot be read")
+    _add_force(made)
 
     made = command(predict, "predict runs/photos cat.jpg dog.jpg")
     made.add_argument("source", **source)
@@ -241,10 +243,12 @@ def _parser():
     made = command(export, "export runs/digits hf_digits")
     made.add_argument("source", **source)
     made.add_argument("out", metavar="OUT", type=_name, help="folder to write")
+    _add_force(made)
 
     made = command(import_, "import google/vit-base-patch16-224 runs/base")
     made.add_argument("source", metavar="HF_FOLDER_OR_NAME", help="a Hugging Face folder, or a name on the hub")
     made.add_argument("out", metavar="DIR", type=_name, help="folder to write")
+    _add_force(made)
     return parser
 
 
@@ -259,6 +263,12 @@ def _add_training(made):
     made.add_argument("--fast", action="store_true", help="a sixth of the epochs, to see it work")
     made.add_argument("--resume", action="store_true", help="go on with the training that is in --out, by its seed")
     made.add_argument("--strict", action="store_true", help="refuse a folder with photos that cannot be read")
+    _add_force(made)
+
+
+def _add_force(made):
+    help_ = "write into a folder with files that minivit did not write; a model that is there is kept even so"
+    made.add_argument("--force", action="store_true", help=help_)
 
 
 def _name(text):
@@ -286,7 +296,8 @@ def _seed(text):
 def main(argv=None):
     """Run one command. Returns the exit code.
 
-    0; 2 for a mistake in the input, which is explained on stderr; 130 after Ctrl-C; 141 when nobody reads the output.
+    0; 2 for a mistake in the input, which is explained on stderr; 130 after Ctrl-C, 128 + its number after another
+    signal that a training answered by saving; 141 when nobody reads the output.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a console that lacks a letter of a file's name shows its number
@@ -309,7 +320,7 @@ def main(argv=None):
         return 2
     except KeyboardInterrupt as stopped:
         print(stopped, file=sys.stderr, end="\n" if str(stopped) else "")
-        return 130
+        return 128 + getattr(stopped, "number", signal.SIGINT)
 
 
 def _is_closed_pipe(error):

@@ -6,9 +6,11 @@ The safetensors package is an optional extra, so it is imported only where such 
 import json
 import math
 import os
+import re
+import secrets
 import time
 import zipfile
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -29,24 +31,27 @@ def travelling(name):
 
 @contextmanager
 def replacing(*paths):
-    """Gives a temporary name beside each path, in folders that are made if need be. After the block the files written
-    there are synced and take the paths' names, in the order given; if the block fails they are removed, and what was
+    """Gives a new empty file beside each path, in folders that are made if need be. After the block what was written
+    there is synced and takes the paths' names, in the order given; if the block fails it is removed, and what was
     at the paths before is untouched. Raises FileError for what the operating system refuses: no right, no room, ...
     """
-    temporary = [path.with_name(path.name + ".tmp") for path in paths]
+    temporary = []
     try:
-        for path, trial in zip(paths, temporary, strict=True):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            trial.unlink(missing_ok=True)  # what a killed process left, or a link that leads elsewhere
-        try:
-            yield temporary
-            for path in temporary:
-                with path.open("r+b") as file:
-                    os.fsync(file.fileno())
-            _rename(temporary, paths)
-        finally:
-            for path in temporary:
-                path.unlink(missing_ok=True)
+        with ExitStack() as stack:
+            for path in paths:
+                stack.enter_context(folder_made(path.parent))
+            try:
+                for path in paths:
+                    sweep(path.parent, 3600)
+                    temporary.append(_new_file(path.parent))
+                yield temporary
+                for path in temporary:
+                    with path.open("r+b") as file:
+                        os.fsync(file.fileno())
+                _rename(temporary, paths)
+            finally:
+                for path in temporary:
+                    path.unlink(missing_ok=True)
     except FileError:
         raise
     except OSError as error:
@@ -54,6 +59,40 @@ def replacing(*paths):
         hint = "choose a folder that you can write to, on a disk with room, and close what has the file open. "
         hint += "What was saved there before is still whole."
         raise FileError(where, f"cannot be written: {error}", hint=hint) from error
+
+
+@contextmanager
+def folder_made(folder):
+    """Inside, the folder is there; if the block fails, what was made for it and is empty is removed again."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for path in missing:
+            with suppress(OSError):
+                path.rmdir()
+        raise
+
+
+def _new_file(folder):
+    """A new empty file in the folder: nobody else has its name, and a killed process's is known by it (see sweep)."""
+    path = folder / f".minivit-{secrets.token_hex(16)}.tmp"
+    path.touch(exist_ok=False)
+    return path
+
+
+def is_leftover(name):
+    """Whether a file has a name that only replacing() gives."""
+    return re.fullmatch(r"\.minivit-[0-9a-f]{32}\.tmp", name) is not None
+
+
+def sweep(folder, seconds=0):
+    """Remove what killed processes left unfinished in a folder, where nothing was written to it for so many seconds."""
+    for path in folder.glob(".minivit-*.tmp"):
+        with suppress(OSError):
+            if is_leftover(path.name) and time.time() - path.lstat().st_mtime >= seconds:
+                path.unlink()
 
 
 def _rename(temporary, paths):
@@ -76,19 +115,25 @@ def _replace(path, target):
     os.replace(path, target)
 
 
-def writable_folder(path):
-    """The folder as a Path, made if missing; FileError if no file can be made in it."""
-    path = Path(path)
+@contextmanager
+def folder_written(path):
+    """FileError for what the operating system refuses inside the block, where a folder is made or written to."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        trial = path / "minivit.tmp"
-        trial.touch()
-        trial.unlink()
+        yield
+    except FileError:
+        raise
     except (FileExistsError, NotADirectoryError) as fault:
         raise FileError(path, "a file is in the way of this folder.", hint="name another folder.") from fault
     except OSError as fault:
         reason = fault.strerror or fault
         raise FileError(path, f"this folder cannot be written to: {reason}.", hint="name another folder.") from fault
+
+
+def writable_folder(path):
+    """The folder as a Path, made if missing; FileError if no file can be made in it."""
+    path = Path(path)
+    with folder_written(path), folder_made(path):
+        _new_file(path).unlink()
     return path
 
 
@@ -175,6 +220,8 @@ def read_npz(path, choose=dict):
             if sum(member.file_size for member in archive.infolist()) > os.path.getsize(path):
                 raise ValueError("it promises more than it holds.")
             names = [member.removesuffix(".npy") for member in archive.namelist()]
+            if len(set(names)) < len(names):
+                raise ValueError("two of its members have one name.")
             chosen = choose(dict(zip(names, names, strict=True)))
             return {new: _read_npy(archive, f"{name}.npy") for new, name in chosen.items()}
     except Exception as error:  # zipfile, zlib and NumPy's parser of headers have a dozen types for damaged bytes

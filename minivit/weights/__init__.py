@@ -1,7 +1,7 @@
 """Weights that travel: the folder that Hugging Face writes, both ways, its hub, and the state of a training."""
 
 from .box import dinov2_small
-from .folder import CONFIG, INDEX, WEIGHTS, read_folder, write_folder
+from .folder import CONFIG, INDEX, WEIGHTS, is_own, read_folder, write_config, write_folder
 from .hub import find
 from .preprocessor import PREPROCESSOR, preprocessor, read_preprocessor
 from .spellings import hub_name
@@ -16,11 +16,13 @@ __all__ = [
     "dinov2_small",
     "find",
     "hub_name",
+    "is_own",
     "preprocessor",
     "read_folder",
     "read_preprocessor",
     "read_state",
     "state_weights",
+    "write_config",
     "write_folder",
     "write_state",
 ]

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import FileError
-from ..machinery.files import json_text, read_json, read_safetensors, replacing, safetensors_package
+from ..machinery.files import json_text, read_json, read_safetensors, replacing, safetensors_package, write_json
+from ..machinery.lock import locked
 from .box import CHECKSUMS, PACKED, box_folder, read_packed
 from .hub import check_folder
 from .preprocessor import PREPROCESSOR
@@ -19,6 +20,7 @@ from .state import STATE, read_state_weights
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
+_OWN = {"written_by": "minivit"}  # in every config.json from here, so that no other program's is replaced unasked
 
 
 def read_folder(folder):
@@ -30,7 +32,7 @@ def read_folder(folder):
     """
     folder = Path(folder)
     check_folder(folder)
-    config = read_json(folder / CONFIG)
+    config = {key: value for key, value in read_json(folder / CONFIG).items() if key not in _OWN}
     if config.get("model_type") != "vit":
         raise FileError(
             folder / CONFIG,
@@ -71,21 +73,41 @@ def _weight_files(folder):
     )
 
 
-def write_folder(folder, config, tensors, preprocessor=None):
+def is_own(folder):
+    """Whether the config.json of a folder is there and was written by minivit."""
+    try:
+        return read_json(Path(folder) / CONFIG).items() >= _OWN.items()
+    except FileError:
+        return False
+
+
+def write_config(folder, config):
+    """Write the dict of a model's config into a folder that has no weights yet. Raises FileError."""
+    write_json(Path(folder) / CONFIG, config | _OWN)
+
+
+def write_folder(folder, config, tensors, preprocessor=None, force=False):
     """Write config.json and model.safetensors, so that transformers can load them; folder is made if need be.
 
     config: a dict that JSON can hold.  tensors: {hub name: array}, each written with its own dtype.
     preprocessor: written as preprocessor_config.json, see preprocessor(); None leaves one that is there.
+    A config.json that another program wrote is replaced only with the weights that it describes, or by force.
     Killed or out of disk at any moment, each file is whole, the old or the new (see replacing). Raises FileError.
     """
     package = safetensors_package()
     folder = Path(folder)
-    texts = {PREPROCESSOR: preprocessor, CONFIG: config}
+    if (folder / CONFIG).exists() and not (force or is_own(folder) or (folder / WEIGHTS).exists()):
+        raise FileError(
+            folder / CONFIG,
+            f"was written by another program, and there is no {WEIGHTS} beside it: other weights need it.",
+            hint="choose another folder.",
+        )
+    texts = {PREPROCESSOR: preprocessor, CONFIG: config | _OWN}
     texts = {name: json_text(folder / name, value) for name, value in texts.items() if value is not None}
     # save_file writes an array's memory as it lies, so that a transposed view would come back scrambled
     tensors = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     # the weights last: letting go of a large old file takes time, in which the files would not belong together
-    with replacing(*(folder / name for name in [*texts, WEIGHTS])) as (*paths, weights_path):
+    with locked(folder), replacing(*(folder / name for name in [*texts, WEIGHTS])) as (*paths, weights_path):
         for path, text in zip(paths, texts.values(), strict=True):
             path.write_text(text, encoding="utf-8", newline="\n")
         try:

@@ -51,11 +51,11 @@ class PreTrainedModel(nn.Module):
         """The dtype of the parameters."""
         return self.parameters()[0].dtype
 
-    def save_pretrained(self, folder, preprocessor=None):
+    def save_pretrained(self, folder, preprocessor=None, force=False):
         """Write config.json and model.safetensors, as transformers reads them, into a folder (made if missing).
 
         preprocessor: written as preprocessor_config.json too, see weights.preprocessor; it tells transformers how
-        a picture becomes pixel_values.
+        a picture becomes pixel_values. force: replace a config.json that belongs to another program's weights.
         """
         tensors = {name: parameter.data for name, parameter in self.named_parameters()}
         with nn.meta():
@@ -68,7 +68,7 @@ class PreTrainedModel(nn.Module):
                     rule="a folder that is saved can be loaded: the model is the one of its config.",
                     hint="for other classes: from_pretrained(name, num_labels=7, ignore_mismatched_sizes=True).",
                 )
-        write_folder(folder, self.fields(), tensors, preprocessor)
+        write_folder(folder, self.fields(), tensors, preprocessor, force)
 
     def fields(self):
         """The config as config.json holds it: with the model's class and dtype."""
