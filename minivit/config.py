@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import FileError, MinivitError, ShapeError, check_whole
-from .machinery.files import json_text
+from .machinery.files import json_text, parsed, read_regular
 from .nn import ACTIVATIONS
 
 
@@ -215,8 +215,8 @@ class ViTConfig:
     def from_json_string(cls, text):
         """The config that to_json_string() wrote."""
         try:
-            fields = json.loads(text)
-        except (TypeError, ValueError, RecursionError) as error:
+            fields = parsed(text)
+        except (TypeError, ValueError) as error:
             raise MinivitError("ViTConfig", f"this text cannot be read as JSON: {error}") from error
         return cls.from_dict(fields)
 
@@ -232,7 +232,7 @@ class ViTConfig:
     def from_json_file(cls, path):
         """Read the config of a JSON file. FileError if it is missing or not text, MinivitError if it is no config."""
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = read_regular(path).decode("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise FileError(path, f"cannot be read: {error}") from error
         try:
