@@ -20,7 +20,7 @@ class MinivitError(ValueError):
             lines.append(f"  rule: {rule}")
         if hint:
             lines.append(f"  hint: {hint}")
-        super().__init__("\n".join(shown(line, 500) for line in "\n".join(lines).split("\n")))
+        super().__init__(shown_lines("\n".join(lines)))
 
 
 class ShapeError(MinivitError):
@@ -51,6 +51,11 @@ def shown(text, limit=200):
         c if c.isprintable() or c in "\xa0\u202f\u3000" else c.encode("unicode_escape").decode() for c in str(text)
     )
     return text if len(text) <= limit else f"{text[: limit // 2]}...{text[3 - limit + limit // 2 :]}"
+
+
+def shown_lines(text):
+    """A message of several lines, with names from outside in it, each line as shown() shows it."""
+    return "\n".join(shown(line, 500) for line in str(text).split("\n"))
 
 
 def shortened(lines, limit=10):

@@ -10,16 +10,16 @@ import json
 import warnings
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 
-from .. import datasets, images, ops, plots, training, weights
+from .. import datasets, images, ops, training, weights
 from ..autograd import no_grad
 from ..config import ViTConfig, to_2tuple
-from ..errors import FileError, MinivitError, shortened
+from ..errors import FileError, MinivitError, shortened, shown, shown_lines
 from ..machinery.files import read_json, writable_folder, write_json
 from ..vit import ViTForImageClassification, ViTForMaskedImageModeling, ViTModel
 from ..weights import find
+from . import surroundings
 from .recipes import PHOTO_SIZE, recipe
 
 MODEL_FIELDS = (
@@ -104,8 +104,7 @@ def evaluate(source, data, out=None, *, strict=False):
     measured = training.evaluate(model, test_set.scaled(*pictures))
     print(f"accuracy {measured.accuracy:.2%} on {len(test_set)} pictures, loss {measured.loss:.4f}\n")
     _print_classes(measured.confusion, test_set.class_names)
-    figure = plots.confusion(measured.confusion, test_set.class_names)
-    _save(figure, out / "confusion.png")
+    _draw(out / "confusion.png", "confusion", measured.confusion, test_set.class_names)
 
 
 def predict(source, photos, *, top=3, invert=False):
@@ -120,9 +119,9 @@ def predict(source, photos, *, top=3, invert=False):
     for photo, pixel_values in zip(photos, batch, strict=True):
         with no_grad():
             p = ops.softmax(model(pixel_values[None]).logits).data[0]  # (K,)
-        print(photo)
+        print(shown(photo))
         for k in np.argsort(-p, kind="stable")[:count]:
-            print(f"  {p[k]:7.2%}  {names[int(k)]}")
+            print(f"  {p[k]:7.2%}  {shown(names[int(k)])}")
 
 
 def export(source, out):
@@ -130,7 +129,7 @@ def export(source, out):
     found, out = find(source), _new_folder(out)
     model = _model(*weights.read_folder(found))
     model.save_pretrained(out, weights.read_preprocessor(found))
-    print(f"{out} holds {', '.join(sorted(path.name for path in out.iterdir()))}")
+    print(f"{shown(out)} holds {', '.join(shortened(sorted(path.name for path in out.iterdir())))}")
 
 
 def import_(source, out):
@@ -143,7 +142,7 @@ def import_(source, out):
     _describe(out, model.fields(), preprocessor)
     arrays = {f"model/{name}": parameter.data for name, parameter in model.named_parameters()}
     weights.write_state(out / weights.STATE, arrays, {})
-    print(f"{out} holds a {type(model).__name__} of {model.num_parameters():,} parameters.")
+    print(f"{shown(out)} holds a {type(model).__name__} of {model.num_parameters():,} parameters.")
 
 
 def _model(fields, tensors):
@@ -193,14 +192,15 @@ def _fit(model, chosen, train_set, test_set, out, seed, resume, preprocessor=Non
         checkpoint=out / weights.STATE,
         resume=resume,
     )
-    _save(plots.training_curves(history), out / "curves.png")
+    _draw(out / "curves.png", "training_curves", history)
     if "test_accuracy" not in history[-1] and not painting:
-        print(f"{out}: there were no test pictures.")
+        print(f"{shown(out)}: there were no test pictures.")
     elif painting:
-        print(f"{out}: mean error of a hidden pixel {history[-1]['train_loss']:.4f}, from -1 (black) to 1 (white)")
+        error = history[-1]["train_loss"]
+        print(f"{shown(out)}: mean error of a hidden pixel {error:.4f}, from -1 (black) to 1 (white)")
     else:
         right, count = history[-1]["test_accuracy"], len(test_set)
-        print(f"{out}: test accuracy {right:.2%} ({round(right * count)} of {count})")
+        print(f"{shown(out)}: test accuracy {right:.2%} ({round(right * count)} of {count})")
 
 
 def paint(model, pixel_values, labels, rng):
@@ -306,6 +306,7 @@ def _check_channels(where, config, data):
 
 def _print_classes(confusion, names):
     """A line for each class: how many, how many of them were found, and how many of the finds are right."""
+    names = [shown(name, 60) for name in names]
     width = max(len("class"), *map(len, names))
     print(f"{'class':{width}}  pictures  found   right")
     for name, row, column, hits in zip(names, confusion, confusion.T, confusion.diagonal(), strict=True):
@@ -314,11 +315,18 @@ def _print_classes(confusion, names):
         print(f"{name:{width}}  {row.sum():8d}  {found}  {right}")
 
 
-def _save(figure, path):
+def _draw(path, name, *numbers):
+    """Write a figure of plots, by its name. Only now is pyplot imported: a backend that fails could stop no work."""
+    surroundings.matplotlib()
+    from matplotlib import pyplot
+
+    from .. import plots
+
+    figure = getattr(plots, name)(*numbers)
     try:
         plots.save(figure, path)
     finally:
-        plt.close(figure)
+        pyplot.close(figure)
 
 
 @contextlib.contextmanager
@@ -328,4 +336,4 @@ def _notes():
         warnings.simplefilter("always")
         yield
     for warning in caught:
-        print(f"note: {warning.message}")
+        print(f"note: {shown_lines(warning.message)}")

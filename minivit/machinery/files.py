@@ -19,8 +19,8 @@ from ..errors import FileError, MinivitError, shortened
 
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 AGAIN = 20 if os.name == "nt" else 0  # a virus scanner on Windows may hold a new file for a moment: 2 seconds of tries
-# Far above what is right: ImageNet-21k's config has 2.5 MB, the state of a ViT-Huge 0.3 MB of names. What is longer could
-# take forty times its length of memory before anything else refuses it.
+# Far above what is right: ImageNet-21k's config has 2.5 MB, the state of a ViT-Huge 0.3 MB of names. What is longer
+# could take forty times its length of memory before anything else refuses it.
 MOST_TEXT = 2**23  # bytes of JSON, or of a list of tensors
 _DEEPEST = 50  # levels of lists and dicts: to copy them and to write them as JSON is recursive
 _DAMAGED = "the file is missing, cut off or damaged: copy or download it again (with git, run git lfs pull)."
