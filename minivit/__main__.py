@@ -7,9 +7,10 @@ def main(argv=None):
     """Run one command; see cli.parser.main. Returns the exit code."""
     try:
         from .cli.parser import main as run
-    except KeyboardInterrupt:  # while the imports run
+
+        return run(argv)
+    except KeyboardInterrupt:  # before or after the command itself: while the imports run, say
         return 130
-    return run(argv)
 
 
 if __name__ == "__main__":
