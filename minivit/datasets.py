@@ -19,7 +19,7 @@ from PIL import Image
 
 from .errors import FileError, MinivitError, RangeError, ShapeError, check_whole, shortened
 from .images import as_size, explained, open_image, photo
-from .machinery.files import MOST_TEXT, read_regular, regular
+from .machinery.files import read_regular, regular
 
 PHOTO_SUFFIXES = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 UNREAD_SUFFIXES = (".avif", ".heic", ".heif")  # photos that Pillow does not open by itself
@@ -286,7 +286,7 @@ def cifar10(folder):
             )
     paths, meta = _found(folder, [[name] for name in names], hint), folder / "batches.meta.txt"
     with _reading(meta):
-        class_names = read_regular(meta, MOST_TEXT).decode("utf-8").split() if meta.exists() else _DIGITS
+        class_names = read_regular(meta).decode("utf-8").split() if meta.exists() else _DIGITS
     if len(class_names) != 10 or len(set(class_names)) != 10:
         raise FileError(meta, f"has the names {' '.join(class_names)!a}.", rule="10 different ones, one a line")
 

@@ -19,9 +19,10 @@ from ..errors import FileError, MinivitError, shortened
 
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 AGAIN = 20 if os.name == "nt" else 0  # a virus scanner on Windows may hold a new file for a moment: 2 seconds of tries
-# Far above what is right: ImageNet-21k's config has 2.5 MB, the state of a ViT-Huge 0.3 MB of names. What is longer
-# could take forty times its length of memory before anything else refuses it.
-MOST_TEXT = 2**23  # bytes of JSON, or of a list of tensors
+# Far above what is right: the config of ImageNet-21k's classes has 2 MB, the state of a ViT-Huge 0.3 MB of names. What
+# is longer could take eighty times its length of memory before anything else refuses it.
+MOST_JSON = 2**22  # bytes of a JSON file
+MOST_LISTED = 2**23  # bytes of a list of tensors, and letters of text among arrays
 _DEEPEST = 50  # levels of lists and dicts: to copy them and to write them as JSON is recursive
 _DAMAGED = "the file is missing, cut off or damaged: copy or download it again (with git, run git lfs pull)."
 
@@ -113,7 +114,7 @@ def regular(path, most=None):
     return path
 
 
-def read_regular(path, most=MOST_TEXT):
+def read_regular(path, most=MOST_JSON):
     """The bytes of a regular file, see regular(). OSError also if there are more or less than its size says."""
     with open(regular(path, most), "rb") as file:
         size = os.path.getsize(path)
@@ -187,8 +188,8 @@ def read_safetensors(path):
     try:
         with open(regular(path), "rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            if length > MOST_TEXT:
-                raise ValueError(f"its header has {length:,} bytes, more than {MOST_TEXT:,}.")
+            if length > MOST_LISTED:
+                raise ValueError(f"its header has {length:,} bytes, more than {MOST_LISTED:,}.")
             with package.safe_open(path, "numpy"):  # it checks the header
                 header = parsed(file.read(length))
             header.pop("__metadata__", None)
@@ -217,8 +218,8 @@ class _Archive(io.BufferedReader):
     """A file that zipfile reads in pieces: only the list of members is asked for at once, however many there are."""
 
     def read(self, size=-1, /):
-        if size > MOST_TEXT:
-            raise ValueError(f"its list of arrays has {size:,} bytes, more than {MOST_TEXT:,}.")
+        if size > MOST_LISTED:
+            raise ValueError(f"its list of arrays has {size:,} bytes, more than {MOST_LISTED:,}.")
         return super().read(size)
 
 
@@ -244,8 +245,8 @@ def _read_npy(archive, member):
         np.lib.format.read_magic(file)
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)
         size = file.tell() + math.prod(shape) * dtype.itemsize
-    if dtype.kind == "U" and size > 4 * MOST_TEXT:  # NumPy's text has four bytes for each letter
-        raise ValueError(f"{member} has {size:,} bytes of text, more than {4 * MOST_TEXT:,}.")
+    if dtype.kind == "U" and size > 4 * MOST_LISTED:  # NumPy's text has four bytes for each letter
+        raise ValueError(f"{member} has {size:,} bytes of text, more than {4 * MOST_LISTED:,}.")
     if dtype.kind not in "biufU" or size != archive.getinfo(member).file_size:
         raise ValueError(f"{member} says that it is {dtype} {shape}, but not numbers or text of that size follow.")
     with archive.open(member) as file:
