@@ -193,7 +193,10 @@ class ViTConfig:
 
     def to_dict(self):
         """A copy of every field and every kept key, ready for JSON."""
-        return {"model_type": self.model_type} | copy.deepcopy(vars(self))
+        try:
+            return {"model_type": self.model_type} | copy.deepcopy(vars(self))
+        except RecursionError as error:
+            raise MinivitError("ViTConfig", "a kept key is nested too deeply.") from error
 
     @classmethod
     def from_dict(cls, fields, **kwargs):

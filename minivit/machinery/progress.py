@@ -88,7 +88,7 @@ def _columns():
 def _joined(parts, width):
     """What fits of (epoch, loss, accuracy, test accuracy): the accuracy goes first, the epoch last."""
     parts = [part for part in parts if part]
-    while len(parts) > 1 and len("  ".join(parts)) > width:
+    while parts and len("  ".join(parts)) > width:
         del parts[min(2, len(parts) - 1)]
     return "  ".join(parts)
 
