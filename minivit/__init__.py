@@ -1,12 +1,20 @@
 """minivit: the Vision Transformer from pixels to gradients, in NumPy, for a class to read."""
 
 import importlib
+import os
+import sys
 
-from . import autograd, config, errors, nn, notebook, ops, optim, vit, weights
-from .autograd import Tensor, differentiable, no_grad
-from .gradcheck import gradcheck
-from .machinery.random import manual_seed
-from .machinery.threads import get_num_threads, set_num_threads
+try:
+    from . import autograd, config, errors, nn, notebook, ops, optim, vit, weights
+    from .autograd import Tensor, differentiable, no_grad
+    from .gradcheck import gradcheck
+    from .machinery.random import manual_seed
+    from .machinery.threads import get_num_threads, set_num_threads
+except KeyboardInterrupt:
+    # Ctrl-C while the command `minivit` or `python -m minivit` starts: no program of somebody else's is to be asked
+    if os.path.basename(sys.argv[0]).partition(".")[0] in ("minivit", "-m"):
+        raise SystemExit(130) from None
+    raise
 
 __version__ = "0.1.0"
 

@@ -2,7 +2,16 @@
 
 import sys
 
-from .cli.parser import main
+
+def main(argv=None):
+    """Run one command; see cli.parser.main. Returns the exit code."""
+    try:
+        from .cli.parser import main as run
+
+        return run(argv)
+    except KeyboardInterrupt:  # before or after the command itself: while the imports run, say
+        return 130
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import FileError, MinivitError, ShapeError, check_whole
-from .machinery.files import json_text, read_json, write_json
+from .machinery.files import json_text, parsed, read_json, read_regular, write_json
 from .nn import ACTIVATIONS
 from .weights.folder import CONFIG
 from .weights.hub import find
@@ -215,7 +215,10 @@ class ViTConfig:
 
     def to_dict(self):
         """A copy of every field and every kept key, ready for JSON."""
-        return {"model_type": self.model_type} | copy.deepcopy(vars(self))
+        try:
+            return {"model_type": self.model_type} | copy.deepcopy(vars(self))
+        except RecursionError as error:
+            raise MinivitError("ViTConfig", "a kept key is nested too deeply.") from error
 
     @classmethod
     def from_dict(cls, fields, **kwargs):
@@ -255,8 +258,8 @@ class ViTConfig:
     def from_json_string(cls, text):
         """The config that to_json_string() wrote."""
         try:
-            fields = json.loads(text)
-        except (TypeError, ValueError, RecursionError) as error:
+            fields = parsed(text)
+        except (TypeError, ValueError) as error:
             raise MinivitError("ViTConfig", f"this text cannot be read as JSON: {error}") from error
         return cls.from_dict(fields)
 
@@ -272,7 +275,7 @@ class ViTConfig:
     def from_json_file(cls, path):
         """Read the config of a JSON file. FileError if it is missing or not text, MinivitError if it is no config."""
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = read_regular(path).decode("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise FileError(path, f"cannot be read: {error}") from error
         try:

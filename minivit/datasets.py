@@ -20,11 +20,13 @@ from PIL import Image
 
 from .errors import FileError, MinivitError, RangeError, ShapeError, check_whole, shortened
 from .images import as_size, formats, photo, read_image
+from .machinery.files import read_regular, regular
 
 UNREAD_SUFFIXES = (".avif", ".heic", ".heif", ".jxl")  # photos that not every Pillow opens by itself
 _SPLITS = (("train", "training"), ("test", "testing", "val", "valid", "validation"))  # the first that is there
 _HIDDEN = ("desktop.ini", "thumbs.db")
 _DIGITS = [str(digit) for digit in range(10)]
+_MOST = 2**30  # bytes in one file of a data set, unpacked; MNIST's largest has 47 million, EMNIST's 547 million
 _RECORD = 1 + 3 * 32 * 32  # CIFAR-10: a label, then red, green and blue
 _SHARES = (np.arange(256) / 255).astype(np.float32)  # (256,): what each byte is of white, rounded as in images
 
@@ -286,7 +288,7 @@ def cifar10(folder):
             )
     paths, meta = _found(folder, [[name] for name in names], hint), folder / "batches.meta.txt"
     with _reading(meta):
-        class_names = meta.read_text(encoding="utf-8").split() if meta.is_file() else _DIGITS
+        class_names = read_regular(meta).decode("utf-8").split() if meta.exists() else _DIGITS
     if len(class_names) != 10 or len(set(class_names)) != 10:
         raise FileError(meta, f"has the names {' '.join(class_names)!a}.", rule="10 different ones, one a line")
 
@@ -387,7 +389,7 @@ class _LeftOut:
     def report(self, count, strict):
         """Warn once of each kind; FileError for photos that cannot be read, if strict. count: photos that can be."""
         path, stack = shortened([str(self.path)])[0], 3
-        for line in shortened(self.dim):
+        for line in shortened(self.dim, width=500):
             warnings.warn(line, stacklevel=stack)
         elsewhere = {folder: number for folder, number in self.elsewhere.items() if number}
         if elsewhere:
@@ -500,8 +502,9 @@ def _folder(path):
 
 
 def _found(folder, choices, hint):
-    """The first file of each choice of names; one FileError lists every choice that folder has none of."""
-    paths = [next((folder / name for name in names if (folder / name).is_file()), None) for names in choices]
+    """The first of each choice of names that is no folder; one FileError lists every choice that folder has none of."""
+    there = ([path for name in names if (path := folder / name).exists() and not path.is_dir()] for names in choices)
+    paths = [next(iter(found), None) for found in there]
     missing = [names[0] for names, path in zip(choices, paths, strict=True) if path is None]
     if missing:
         raise FileError(folder, f"has no {', '.join(missing)}.", hint=hint)
@@ -545,7 +548,7 @@ def _idx(path, rank, read=True):
     The format (http://yann.lecun.com/exdb/mnist): the bytes 0 0 8 rank, `rank` big-endian sizes of 4 bytes, the data.
     gzip is known by its first bytes, whatever the name. Memory grows with what the file holds, not what it promises.
     """
-    with _reading(path), open(path, "rb") as file:
+    with _reading(path), open(regular(path, _MOST), "rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
         file.seek(0)
         stream = gzip.GzipFile(fileobj=file) if packed else file
@@ -561,7 +564,7 @@ def _idx(path, rank, read=True):
         if 0 in sizes:  # and so when the header is cut off
             raise FileError(path, f"has the header {header.hex(' ')}.", rule=f"4 bytes, {rank} sizes of 4, none is 0")
         data = bytearray()
-        while read and len(data) <= prod(sizes) and (chunk := stream.read(1 << 20)):
+        while read and len(data) <= min(prod(sizes), _MOST) and (chunk := stream.read(1 << 20)):
             data += chunk
     length = len(data) if read else prod(sizes) if packed else os.path.getsize(path) - len(header)
     if length != prod(sizes):
@@ -576,7 +579,7 @@ def _idx(path, rank, read=True):
 def _cifar_records(path):
     """(labels (N,), images (N, 3, 32, 32)) of one file: https://www.cs.toronto.edu/~kriz/cifar.html, binary version."""
     with _reading(path):
-        data = np.fromfile(path, np.uint8)
+        data = np.frombuffer(read_regular(path, _MOST), np.uint8)
     if data.size == 0 or data.size % _RECORD:
         raise FileError(
             path,

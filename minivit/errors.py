@@ -11,16 +11,16 @@ class MinivitError(ValueError):
     """A mistake in the input, explained.
 
     where: the class, function or file; what: the fault, with the numbers that came; rule: what holds, and how the
-    input breaks it; hint: what to do next.
+    input breaks it; hint: what to do next. What came from outside is shown as shown() shows it.
     """
 
     def __init__(self, where, what, rule=None, hint=None):
-        lines = [f"{where}: {what}"]
+        lines = [f"{shown(where)}: {what}"]
         if rule:
             lines.append(f"  rule: {rule}")
         if hint:
             lines.append(f"  hint: {hint}")
-        super().__init__("\n".join(lines))
+        super().__init__(shown_lines("\n".join(lines)))
 
 
 class ShapeError(MinivitError):
@@ -53,11 +53,26 @@ class FileError(MinivitError, OSError):
         return str(self.args[0])
 
 
-def shortened(lines, limit=10):
-    """The first lines of a long list, and a last one that counts the rest."""
-    # a name out of a file may hold anything, even what a terminal takes for a command
-    shown = ["".join(c if c.isprintable() else "?" for c in line)[:200] for line in lines[:limit]]
-    return [*shown, f"... and {len(lines) - limit} more"] if len(lines) > limit else shown
+def shown(text, limit=200):
+    """A name or text from outside, as one line that a terminal only shows: what is no letter, mark or space is escaped
+    as in Python, and of more than `limit` characters the middle is left out.
+    """
+    # the three spaces are in the names that macOS gives to screenshots, and between words in French and Japanese
+    text = "".join(
+        c if c.isprintable() or c in "\xa0\u202f\u3000" else c.encode("unicode_escape").decode() for c in str(text)
+    )
+    return text if len(text) <= limit else f"{text[: limit // 2]}...{text[3 - limit + limit // 2 :]}"
+
+
+def shown_lines(text):
+    """A message of several lines, with names from outside in it, each line as shown() shows it."""
+    return "\n".join(shown(line, 500) for line in str(text).split("\n"))
+
+
+def shortened(lines, limit=10, width=200):
+    """The first lines of a long list, as shown() shows them, and a last one that counts the rest."""
+    first = [shown(line, width) for line in lines[:limit]]
+    return [*first, f"... and {len(lines) - limit} more"] if len(lines) > limit else first
 
 
 def check_names(expected, found, where, strict=True):

@@ -19,7 +19,7 @@ from matplotlib.patheffects import withStroke
 
 from . import images, lens
 from .config import to_2tuple
-from .errors import ShapeError
+from .errors import ShapeError, shown
 from .machinery.files import replacing
 
 MAGNITUDE, SIGNED = "viridis", "RdBu_r"
@@ -31,15 +31,6 @@ def save(figure, path):
     with replacing(Path(path)) as (temporary,), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # a name in letters that the font lacks is drawn as boxes
         figure.savefig(temporary, format="png", dpi="figure", metadata={"Software": "minivit"})
-
-
-def is_own(path):
-    """Whether a file is a figure that save() wrote."""
-    try:
-        with open(path, "rb") as file:
-            return b"tEXtSoftware\0minivit" in file.read(1000)
-    except OSError:
-        return False
 
 
 def patch_grid(image, patch_size, patches=9):
@@ -236,7 +227,8 @@ def training_curves(history):
 def confusion(counts, class_names):
     """Which label was taken for which. counts: (K, K), counts[label, prediction]; class_names: K names."""
     counts = np.asarray(counts)
-    K, names = len(class_names), [name.replace("$", r"\$") for name in class_names]  # between two $ stands a formula
+    names = [shown(name, 40).replace("$", r"\$") for name in class_names]  # between two $ stands a formula
+    K = len(names)
     figure, (panel,) = _panels(1, 1, 8)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)  # (K, K)
     drawn = panel.imshow(shares, cmap=MAGNITUDE, vmin=0, vmax=1)
@@ -246,7 +238,7 @@ def confusion(counts, class_names):
             color = "black" if shares[label, prediction] > 0.5 else "white"
             panel.text(prediction, label, counts[label, prediction], ha="center", va="center", color=color)
     ticks = np.arange(0, K, max(1, K // 20))
-    panel.set_xticks(ticks, [names[k] for k in ticks], rotation=45 if max(map(len, class_names)) > 2 else 0)
+    panel.set_xticks(ticks, [names[k] for k in ticks], rotation=45 if max(map(len, names)) > 2 else 0)
     panel.set_yticks(ticks, [names[k] for k in ticks])
     right, total = int(np.trace(counts)), int(counts.sum())
     panel.set(title=f"{right} of {total} right: {right / max(total, 1):.2%}", xlabel="prediction", ylabel="label")

@@ -12,9 +12,10 @@ import time
 import numpy as np
 import pytest
 
-from minivit import plots, training, vit, weights
+from minivit import training, vit, weights
 from minivit.__main__ import main
 from minivit.course import tour
+from minivit.machinery import files
 from minivit.machinery.lock import LOCK
 
 TINY = ("--hidden-size", 8, "--num-hidden-layers", 1, "--num-attention-heads", 1, "--intermediate-size", 8)
@@ -195,7 +196,7 @@ def test_evaluate_of_a_name_on_the_hub_writes_nothing(trained, tmp_path, monkeyp
     monkeypatch.setattr("minivit.cli.commands.find", lambda name: trained)
     before = content(trained)
     code, printed, _ = run(capsys, "evaluate", "owner/model", "digits")
-    assert code == 0 and "on 899 pictures" in printed and "owner/model is not a folder that minivit wrote" in printed
+    assert code == 0 and "on 899 pictures" in printed and "owner/model is no folder that minivit wrote" in printed
     assert list(tmp_path.iterdir()) == [] and content(trained) == before
     assert run(capsys, "evaluate", "owner/model", "digits", "--out", "pictures")[0] == 0
     assert sorted(content(tmp_path)) == ["pictures/confusion.png"]
@@ -216,12 +217,12 @@ def test_evaluate_replaces_its_own_picture_and_no_other(trained, tmp_path, capsy
     picture = tmp_path / "run" / "confusion.png"
     for _ in range(2):
         assert run(capsys, "evaluate", tmp_path / "run", "digits")[0] == 0
-    assert plots.is_own(picture)
+    assert files.is_own_figure(picture)
     shutil.copy(tour.images.photo(), picture)
     mine = picture.read_bytes()
     refused(capsys, "evaluate", tmp_path / "run", "digits", match=r"confusion.png: was not drawn by minivit")
     assert picture.read_bytes() == mine
-    assert run(capsys, "evaluate", tmp_path / "run", "digits", "--force")[0] == 0 and plots.is_own(picture)
+    assert run(capsys, "evaluate", tmp_path / "run", "digits", "--force")[0] == 0 and files.is_own_figure(picture)
 
 
 # ---- two at once, signals and kills

@@ -9,6 +9,7 @@ from PIL import Image
 
 from minivit import Tensor, images, plots
 from minivit.errors import ShapeError
+from minivit.machinery import files
 
 matplotlib.use("Agg")
 
@@ -265,5 +266,5 @@ def test_a_figure_of_minivit_is_known_by_its_mark(tmp_path):
     figure.savefig(tmp_path / "other.png")
     plt.close(figure)
     (tmp_path / "text.png").write_text("tEXt")
-    known = [plots.is_own(tmp_path / name) for name in ("own.png", "other.png", "text.png", "none.png", ".")]
+    known = [files.is_own_figure(tmp_path / name) for name in ("own.png", "other.png", "text.png", "none.png", ".")]
     assert known == [True, False, False, False, False]

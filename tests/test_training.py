@@ -602,6 +602,7 @@ def test_the_live_line_of_a_terminal(monkeypatch, capsys, with_tqdm):
 
     monkeypatch.setitem(sys.modules, "tqdm", type("tqdm", (), {"tqdm": Bar}) if with_tqdm else None)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "120")
     model = Classifier()
     training.fit(model, data(), data(9), **options(model, epochs=2))
     printed = capsys.readouterr()

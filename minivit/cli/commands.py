@@ -9,16 +9,16 @@ import json
 import warnings
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 
-from .. import datasets, images, ops, plots, training, weights
+from .. import datasets, images, ops, training, weights
 from ..autograd import no_grad
 from ..config import ViTConfig, to_2tuple
-from ..errors import FileError, MinivitError, shortened
+from ..errors import FileError, MinivitError, shortened, shown
 from ..machinery.files import read_json, write_json
 from ..vit import ViTForImageClassification, ViTForMaskedImageModeling, ViTModel
 from ..weights import find
+from . import surroundings
 from .folders import notes, place_of_picture, writing
 from .recipes import PHOTO_SIZE, recipe
 
@@ -126,9 +126,9 @@ def evaluate(source, data, out=None, *, strict=False, force=False):
     print(f"accuracy {measured.accuracy:.2%} on {len(test_set)} pictures, loss {measured.loss:.4f}\n")
     _print_classes(measured.confusion, test_set.class_names)
     if path is None:
-        print(f"\nnote: {source} is not a folder that minivit wrote; --out DIR draws the confusion picture there.")
+        print(f"\nnote: {shown(source)} is no folder that minivit wrote; --out DIR draws the confusion picture there.")
     else:
-        _save(plots.confusion(measured.confusion, test_set.class_names), path)
+        _draw(path, "confusion", measured.confusion, test_set.class_names)
 
 
 def predict(source, photos, *, top=3, invert=False):
@@ -147,9 +147,9 @@ def predict(source, photos, *, top=3, invert=False):
             if not np.isfinite(logits.data).all():
                 raise _not_finite(f"the scores of {photo} are not finite", source)
             p = ops.softmax(logits).data[0]  # (K,)
-            print(photo)
+            print(shown(photo))
             for k in np.argsort(-p, kind="stable")[:count]:
-                print(f"  {p[k]:7.2%}  {names[int(k)]}")
+                print(f"  {p[k]:7.2%}  {shown(names[int(k)])}")
 
 
 def export(source, out, *, force=False):
@@ -159,7 +159,7 @@ def export(source, out, *, force=False):
         model = _model(*weights.read_folder(found))
         model.save_pretrained(lock.folder, weights.read_preprocessor(found), force)
         written = sorted(path.name for path in lock.folder.iterdir() if path != lock.path)
-    print(f"{out} holds {', '.join(written)}")
+    print(f"{shown(out)} holds {', '.join(shortened(written))}")
 
 
 def import_(source, out, *, force=False):
@@ -173,7 +173,7 @@ def import_(source, out, *, force=False):
         _describe(lock.folder, model.fields(), preprocessor)
         arrays = {f"model/{name}": parameter.data for name, parameter in model.named_parameters()}
         weights.write_state(lock.folder / weights.STATE, arrays, {})
-    print(f"{out} holds a {type(model).__name__} of {model.num_parameters():,} parameters.")
+    print(f"{shown(out)} holds a {type(model).__name__} of {model.num_parameters():,} parameters.")
 
 
 def _model(fields, tensors):
@@ -228,17 +228,18 @@ def _fit(model, chosen, train_set, test_set, out, seed, resume, force, preproces
         )
         lock.check()
         if not (out / weights.CONFIG).exists():
-            print(f"note: {out / weights.CONFIG} was deleted meanwhile, and is written again.")
+            print(f"note: {shown(out / weights.CONFIG)} was deleted meanwhile, and is written again.")
             _describe(out, model.fields(), described)
         _check_same(out, model.fields())
-        _save(plots.training_curves(history), out / "curves.png")
+        _draw(out / "curves.png", "training_curves", history)
     if "test_accuracy" not in history[-1] and not painting:
-        print(f"{out}: there were no test pictures.")
+        print(f"{shown(out)}: there were no test pictures.")
     elif painting:
-        print(f"{out}: mean error of a hidden pixel {history[-1]['train_loss']:.4f}, from -1 (black) to 1 (white)")
+        error = history[-1]["train_loss"]
+        print(f"{shown(out)}: mean error of a hidden pixel {error:.4f}, from -1 (black) to 1 (white)")
     else:
         right, count = history[-1]["test_accuracy"], len(test_set)
-        print(f"{out}: test accuracy {right:.2%} ({round(right * count)} of {count})")
+        print(f"{shown(out)}: test accuracy {right:.2%} ({round(right * count)} of {count})")
 
 
 def paint(model, pixel_values, labels, rng):
@@ -354,6 +355,7 @@ def _not_finite(what, source):
 
 def _print_classes(confusion, names):
     """A line for each class: how many, how many of them were found, and how many of the finds are right."""
+    names = [shown(name, 60) for name in names]
     width = max(len("class"), *map(len, names))
     print(f"{'class':{width}}  pictures  found   right")
     for name, row, column, hits in zip(names, confusion, confusion.T, confusion.diagonal(), strict=True):
@@ -362,8 +364,15 @@ def _print_classes(confusion, names):
         print(f"{name:{width}}  {row.sum():8d}  {found}  {right}")
 
 
-def _save(figure, path):
+def _draw(path, name, *numbers):
+    """Write a figure of plots, by its name. Only now is pyplot imported: a backend that fails could stop no work."""
+    surroundings.matplotlib()
+    from matplotlib import pyplot
+
+    from .. import plots
+
+    figure = getattr(plots, name)(*numbers)
     try:
         plots.save(figure, path)
     finally:
-        plt.close(figure)
+        pyplot.close(figure)

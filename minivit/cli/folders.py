@@ -4,9 +4,9 @@ import contextlib
 import warnings
 from pathlib import Path
 
-from .. import plots, training, weights
-from ..errors import FileError, shortened
-from ..machinery.files import is_leftover, writable_folder
+from .. import training, weights
+from ..errors import FileError, shortened, shown_lines
+from ..machinery.files import is_leftover, is_own_figure, writable_folder
 from ..machinery.lock import LOCK, locked
 
 MODELS = (weights.STATE, weights.WEIGHTS, weights.INDEX)
@@ -55,7 +55,7 @@ def place_of_picture(source, out, name, force):
         writable_folder(folder)
         if not own:
             _check_own(folder, force)
-    if (folder / name).exists() and not (force or plots.is_own(folder / name)):
+    if (folder / name).exists() and not (force or is_own_figure(folder / name)):
         raise FileError(folder / name, "was not drawn by minivit.", hint="give another --out; --force replaces it.")
     return folder / name
 
@@ -79,7 +79,7 @@ def _is_own(path, described):
         return described
     if path.name == training.HISTORY:
         return training.is_history(path)
-    return plots.is_own(path) or path.name in _LITTER or is_leftover(path.name)
+    return is_own_figure(path) or path.name in _LITTER or is_leftover(path.name)
 
 
 @contextlib.contextmanager
@@ -89,4 +89,4 @@ def notes():
         warnings.simplefilter("always")
         yield
     for warning in caught:
-        print(f"note: {warning.message}")
+        print(f"note: {shown_lines(warning.message)}")

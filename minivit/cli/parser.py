@@ -1,22 +1,23 @@
 """The command `minivit`. A command is one function below, which may return an exit code, and its lines in _parser.
 
-What a command needs is imported inside it: `minivit --help` answers at once, and matplotlib is told first that no
+What a command needs is imported inside it: `minivit --help` answers at once, and matplotlib is told first whether a
 window will be opened.
 """
 
 import argparse
-import errno
-import os
 import signal
 import sys
+import traceback
+from pathlib import Path
 
 from .. import __version__
-from ..errors import FileError, MinivitError
+from ..errors import FileError, MinivitError, shown, shown_lines
+from . import surroundings
 
 
 def tour(args):
     """Walk a photo through a Vision Transformer, from the pixels to the loss and back."""
-    _agg()
+    surroundings.matplotlib()
     from .. import images
     from ..course.tour import tour as walk
 
@@ -34,24 +35,20 @@ def list_(args):
 
 def run(args):
     """Run a lesson on a photo and save its figures."""
-    if args.out is not None:
-        _agg()
+    package = surroundings.matplotlib(windows=args.out is None)
     from ..course import lessons
 
     for path in lessons.run(args.number, args.photo, args.out):
-        print(path)
-    if args.out is None:
-        import matplotlib
-
-        if matplotlib.get_backend().lower() == "agg":  # where there is no screen
-            print("note: no window can be opened here. --out DIR saves the figures.", file=sys.stderr)
+        print(shown(path))
+    if args.out is None and package.get_backend().lower() == "agg":  # where there is no screen
+        print("note: no window can be opened here. --out DIR saves the figures.", file=sys.stderr)
 
 
 def exercise(args):
     """Write the exercise of a lesson as a file to complete."""
     from ..course import exercises
 
-    print(exercises.write_stub(args.number, args.out))
+    print(shown(exercises.write_stub(args.number, args.out)))
 
 
 def check(args):
@@ -94,7 +91,6 @@ def show(args):
 
 def train(args):
     """Train a Vision Transformer from scratch on digits, MNIST, CIFAR-10 or a folder of photos."""
-    _agg()
     from . import commands
 
     sizes = _given(args, commands.MODEL_FIELDS)
@@ -105,7 +101,6 @@ def train(args):
 
 def finetune(args):
     """Go on from a trained model on other data: new classes, another image size."""
-    _agg()
     from . import commands
 
     commands.finetune(
@@ -115,7 +110,6 @@ def finetune(args):
 
 def evaluate(args):
     """Measure a model on the test part of a data set: accuracy, a table by class, a confusion picture."""
-    _agg()
     from . import commands
 
     commands.evaluate(args.source, args.data, args.out, strict=args.strict, force=args.force)
@@ -142,12 +136,6 @@ def import_(args):
     commands.import_(args.source, args.out, force=args.force)
 
 
-def _agg():
-    import matplotlib
-
-    matplotlib.use("Agg")
-
-
 def _given(args, names):
     """The options among `names` that were given."""
     return {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
@@ -159,8 +147,13 @@ def _training(args):
     return options | {"fast": args.fast, "resume": args.resume, "strict": args.strict, "force": args.force}
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        super().error(shown(message, 500))
+
+
 def _parser():
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="minivit",
         description="The Vision Transformer from pixels to gradients.",
         epilog="examples:",
@@ -294,39 +287,43 @@ def _seed(text):
 
 
 def main(argv=None):
-    """Run one command. Returns the exit code.
+    """Run one command. Returns the exit code, which does not depend on whether its output could be written.
 
-    0; 2 for a mistake in the input, which is explained on stderr; 130 after Ctrl-C, 128 + its number after another
-    signal that a training answered by saving; 141 when nobody reads the output.
+    0; 1 for a wrong gradient or exercise, and for a fault in the program; 2 for a mistake in the input, or what the
+    system refuses; 130 after Ctrl-C, 128 + its number after another signal that a training answered by saving. Every
+    fault is explained on stderr.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a console that lacks a letter of a file's name shows its number
-            stream.reconfigure(errors="backslashreplace")
-    parser = _parser()
-    try:
+    with surroundings.output():
+        parser = _parser()
         try:
             args = parser.parse_args(argv)
             if "run" in args:
                 return args.run(args) or 0
             parser.print_help()
             return 2
-        finally:
-            print(end="", flush=True)  # not sys.stdout.flush(): there may be no stdout
-    except (MinivitError, OSError) as error:
-        if _is_closed_pipe(error):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it exits
-            return 141
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt as stopped:
-        print(stopped, file=sys.stderr, end="\n" if str(stopped) else "")
-        return 128 + getattr(stopped, "number", signal.SIGINT)
+        except KeyboardInterrupt as stopped:
+            print(shown_lines(stopped), file=sys.stderr, end="\n" if str(stopped) else "")
+            return 128 + getattr(stopped, "number", signal.SIGINT)
+        except Exception as error:
+            if sys.flags.dev_mode:
+                raise
+            message, code = _explained(error)
+            print(message, file=sys.stderr)
+            return code
 
 
-def _is_closed_pipe(error):
-    """Whether the reader of our output has gone, as in `minivit tour | head -1`; Windows calls it an invalid file."""
-    return isinstance(error, BrokenPipeError) or (
-        os.name == "nt" and isinstance(error, OSError) and error.errno == errno.EINVAL and error.filename is None
-    )
-
-
+def _explained(error):
+    """(message, exit code) of whatever a command raised."""
+    if isinstance(error, MinivitError):
+        return str(error), 2
+    if isinstance(error, OSError):
+        return shown(error, 500), 2
+    if isinstance(error, MemoryError):
+        hint = "give a smaller --batch-size, fewer or smaller pictures, or a smaller model; or close other programs."
+        return f"there is not enough memory: {shown(error) or 'for Python itself.'}\n  hint: {hint}", 2
+    if isinstance(error, RecursionError):
+        return f"something is nested too deeply: {shown(error)}", 2
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    what = f"{type(error).__name__}: {shown(error, 400)} ({Path(last.filename).name}, line {last.lineno})"
+    hint = "python -X dev -m minivit and the same words show where; please report that."
+    return f"a fault in the program, or in what it is installed with: {what}\n  hint: {hint}", 1

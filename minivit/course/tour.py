@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import images, ops, plots
 from ..autograd import Tensor
-from ..errors import shortened
+from ..errors import shortened, shown
 from ..gradcheck import GradientError, compare
 from ..machinery.files import writable_folder
 from ..vit import ViTConfig, ViTForImageClassification
@@ -38,7 +38,7 @@ def tour(photo, out, seed=0, config=None):
     paths = _draw(out, model, pixel_values, attentions)
     print("\nFigures")
     for path in paths:
-        print(f"  {path}")
+        print(f"  {shown(path)}")
     print()
     model.zero_grad()
     _check_gradients(model, pixel_values.data)
@@ -58,7 +58,7 @@ def _walk(photo, model, seed):
 
     print(f"A Vision Transformer of {model.num_parameters():,} parameters, drawn at random with seed {seed}.")
     print("It is untrained: what it says about the photo means nothing yet; its shapes and gradients are real.")
-    print(f"  photo {photo}")
+    print(f"  photo {shown(photo)}")
     print(f"  B = {B} photo, C = {C} channels, H x W = {H} x {W} pixels, cut into Y x X patches of P x Q = {P} x {Q}")
     print(f"  N = Y * X = {Y} * {X} = {N} patches, T = N + 1 = {N + 1} tokens, D = {D} hidden size, K = {K} classes")
     print(f"  h = {D // d} heads, d = D / h = {d} head size; q are the tokens that ask, k those that are asked\n")

@@ -3,11 +3,13 @@
 The safetensors package is an optional extra, so it is imported only where such a file is read or written.
 """
 
+import io
 import json
 import math
 import os
 import re
 import secrets
+import stat
 import time
 import zipfile
 from contextlib import ExitStack, contextmanager, suppress
@@ -19,6 +21,11 @@ from ..errors import FileError, MinivitError, shortened
 
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 AGAIN = 20 if os.name == "nt" else 0  # a virus scanner on Windows may hold a new file for a moment: 2 seconds of tries
+# Far above what is right: the config of ImageNet-21k's classes has 2 MB, the state of a ViT-Huge 0.3 MB of names. What
+# is longer could take eighty times its length of memory before anything else refuses it.
+MOST_JSON = 2**22  # bytes of a JSON file
+MOST_LISTED = 2**23  # bytes of a list of tensors, and letters of text among arrays
+_DEEPEST = 50  # levels of lists and dicts: to copy them and to write them as JSON is recursive
 _DAMAGED = "the file is missing, cut off or damaged: copy or download it again (with git, run git lfs pull)."
 
 
@@ -87,6 +94,15 @@ def is_leftover(name):
     return re.fullmatch(r"\.minivit-[0-9a-f]{32}\.tmp", name) is not None
 
 
+def is_own_figure(path):
+    """Whether a file is a picture that plots.save wrote."""
+    try:
+        with open(path, "rb") as file:
+            return b"tEXtSoftware\0minivit" in file.read(1000)
+    except OSError:
+        return False
+
+
 def sweep(folder, seconds=0):
     """Remove what killed processes left unfinished in a folder, where nothing was written to it for so many seconds."""
     for path in folder.glob(".minivit-*.tmp"):
@@ -137,11 +153,51 @@ def writable_folder(path):
     return path
 
 
+def regular(path, most=None):
+    """The path, to be opened; OSError for what is no regular file, and for one of more than `most` bytes.
+
+    To open a pipe would wait for its writer, and a device never ends.
+    """
+    found = os.stat(path)
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError("this is a folder.")
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError("this is not a regular file.")
+    if most is not None and found.st_size > most:
+        raise OSError(f"it has {found.st_size:,} bytes, more than {most:,}.")
+    return path
+
+
+def read_regular(path, most=MOST_JSON):
+    """The bytes of a regular file, see regular(). OSError also if there are more or less than its size says."""
+    with open(regular(path, most), "rb") as file:
+        size = os.path.getsize(path)
+        data = file.read(size + 1)
+    if len(data) != size:
+        raise OSError("it has not the size that the system tells: it is being written, or no regular file.")
+    return data
+
+
+def parsed(text):
+    """What JSON text says. ValueError for what is no JSON, or nested too deeply to be copied and written again."""
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply.") from None
+    level = [value]
+    for _ in range(_DEEPEST + 1):
+        inner = (x.values() if isinstance(x, dict) else x for x in level if isinstance(x, (dict, list)))
+        level = [y for x in inner for y in x]
+    if level:
+        raise ValueError(f"it is nested more than {_DEEPEST} levels deep.")
+    return value
+
+
 def read_json(path):
     """The dict in a JSON file. Raises FileError."""
     try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        value = parsed(read_regular(path))
+    except (OSError, ValueError) as error:
         raise FileError(path, f"cannot be read as JSON: {error}") from error
     if not isinstance(value, dict):
         raise FileError(path, f"holds a {type(value).__name__}, not a JSON object {{...}}.")
@@ -152,7 +208,7 @@ def json_text(path, value):
     """A dict as the text of the JSON file at path. Raises FileError for what JSON cannot hold."""
     try:
         return json.dumps(value, indent=2, sort_keys=True) + "\n"
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise FileError(path, f"cannot be written as JSON: {error}.") from error
 
 
@@ -184,9 +240,12 @@ def read_safetensors(path):
     package = safetensors_package()
     tensors, refused = {}, []
     try:
-        with path.open("rb") as file, package.safe_open(path, "numpy"):
+        with open(regular(path), "rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length))
+            if length > MOST_LISTED:
+                raise ValueError(f"its header has {length:,} bytes, more than {MOST_LISTED:,}.")
+            with package.safe_open(path, "numpy"):  # it checks the header
+                header = parsed(file.read(length))
             header.pop("__metadata__", None)
             for name, entry in header.items():
                 if entry["dtype"] not in _DTYPES:
@@ -209,13 +268,22 @@ def _read_tensor(file, shape, dtype):
     return array.astype(np.float64 if dtype == "F64" else np.float32, copy=False)
 
 
+class _Archive(io.BufferedReader):
+    """A file that zipfile reads in pieces: only the list of members is asked for at once, however many there are."""
+
+    def read(self, size=-1, /):
+        if size > MOST_LISTED:
+            raise ValueError(f"its list of arrays has {size:,} bytes, more than {MOST_LISTED:,}.")
+        return super().read(size)
+
+
 def read_npz(path, choose=dict):
     """{name: array} of an .npz file, numbers and text only. Raises FileError.
 
     choose: picks and renames, {name: name} of all -> {new name: name}; the others are not read.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with _Archive(io.FileIO(regular(path))) as file, zipfile.ZipFile(file) as archive:
             # whatever a damaged or hostile file promises, it is given no more memory than it has bytes
             if sum(member.file_size for member in archive.infolist()) > os.path.getsize(path):
                 raise ValueError("it promises more than it holds.")
@@ -233,6 +301,8 @@ def _read_npy(archive, member):
         np.lib.format.read_magic(file)
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)
         size = file.tell() + math.prod(shape) * dtype.itemsize
+    if dtype.kind == "U" and size > 4 * MOST_LISTED:  # NumPy's text has four bytes for each letter
+        raise ValueError(f"{member} has {size:,} bytes of text, more than {4 * MOST_LISTED:,}.")
     if dtype.kind not in "biufU" or size != archive.getinfo(member).file_size:
         raise ValueError(f"{member} says that it is {dtype} {shape}, but not numbers or text of that size follow.")
     with archive.open(member) as file:

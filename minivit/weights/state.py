@@ -1,13 +1,12 @@
 """The state of a training: all that is needed to go on, in NumPy's own .npz."""
 
-import json
 import math
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import FileError, MinivitError
-from ..machinery.files import check_weights, json_text, read_npz, replacing
+from ..machinery.files import check_weights, json_text, parsed, read_npz, replacing
 
 STATE = "training.npz"
 META = "meta.json"
@@ -29,10 +28,10 @@ def read_state(path):
     path = Path(path)
     arrays = read_npz(path)
     try:
-        meta = json.loads(str(arrays.pop(META)))
+        meta = parsed(str(arrays.pop(META)))
         if not isinstance(meta, dict):
             raise ValueError(f"a {type(meta).__name__}")
-    except (KeyError, ValueError, RecursionError) as error:
+    except (KeyError, ValueError) as error:
         raise FileError(path, f"is not a training state: its {META} is missing or damaged.") from error
     check_weights(path, {k: x for k, x in arrays.items() if k.startswith(("model/", "average/average."))})
     return arrays, meta

@@ -9,7 +9,7 @@ import types
 from pathlib import Path
 
 from ...errors import FileError, MinivitError
-from ...machinery.files import replacing, writable_folder
+from ...machinery.files import read_regular, replacing, writable_folder
 
 _BEGIN_TO_END = re.compile(r"^( *)# your code: begin\n.*?# your code: end$", re.M | re.S)
 _TO_DO = re.compile(r"^ *\.\.\. *# your code here", re.M)
@@ -52,9 +52,10 @@ def grade(path):
     """
     path = Path(path)
     try:
-        source = path.read_bytes()
+        source = read_regular(path, 2**20)
     except OSError as error:
-        raise FileError(path, f"cannot be read: {error.strerror}.", hint="minivit exercise NN writes one.") from error
+        reason = error.strerror or error
+        raise FileError(path, f"cannot be read: {reason}.", hint="minivit exercise NN writes one.") from error
     text = source.decode("utf-8-sig", errors="replace")
     marker = _MARKER.search(text)
     if not marker:
