@@ -14,6 +14,7 @@ from . import nn, ops
 from .autograd import Tensor
 from .config import ViTConfig, check_heads, check_patches, to_2tuple
 from .errors import MinivitError, ShapeError, check_whole
+from .ops.cross_entropy import LOSSES
 from .ops.positions import interpolate_positions
 from .weights.pretrained import PreTrainedModel
 
@@ -439,7 +440,8 @@ class ViTModel(PreTrainedModel):
 class ViTForImageClassification(PreTrainedModel):
     """ViTModel and one linear map from the final CLS token to the class scores. (B, C, H, W) -> ImageClassifierOutput.
 
-    forward's labels: (B,) class numbers; they give the loss, the mean cross-entropy.
+    forward's labels: (B,) class numbers, which give the mean cross-entropy, or floats (B, K) where the config's
+    problem_type is another; see ops.binary_cross_entropy and ops.mean_squared_error.
     """
 
     def __init__(self, config, rng=0):
@@ -459,9 +461,7 @@ class ViTForImageClassification(PreTrainedModel):
     ):
         output = self.vit(pixel_values, head_mask, output_attentions, output_hidden_states, interpolate_pos_encoding)
         logits = self.classifier(output.last_hidden_state[:, 0])  # (B, K)
-        if labels is not None and self.config.num_labels == 1:
-            raise MinivitError("ViTForImageClassification", "labels, but num_labels=1.", rule="two classes or more")
-        loss = None if labels is None else ops.cross_entropy(logits, labels)
+        loss = None if labels is None else LOSSES[self.config.task](logits, labels)
         return ImageClassifierOutput(loss, logits, output.hidden_states, output.attentions)
 
 

@@ -90,6 +90,37 @@ def test_predict_names_the_likeliest_classes(trained, tmp_path, capsys):
     assert run(capsys, "predict", trained, paths[0], "--invert")[1] != run(capsys, "predict", trained, paths[0])[1]
 
 
+def test_predict_answers_as_the_problem_type_has_it(tmp_path, capsys):
+    """Chances of their own for several labels, a number for a regression; a folder of classes is for neither."""
+    path = tmp_path / "photo.png"
+    Image.fromarray(np.full((8, 8, 3), 128, np.uint8)).save(path)
+    sizes = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 8}
+    sizes |= {"image_size": 8, "patch_size": 4}
+    cases = [
+        ({"id2label": {0: "cat", 1: "dog"}, "problem_type": "multi_label_classification"}, ["52.50%  cat", "48.76%  dog"]),
+        ({"id2label": {0: "cat", 1: "dog"}}, ["53.73%  cat", "46.27%  dog"]),
+        ({"num_labels": 1}, ["0.1000  LABEL_0"]),
+        ({"id2label": {0: "x", 1: "y"}, "problem_type": "regression"}, ["0.1000  x", "-0.0496  y"]),
+        ({"id2label": {1: "cat", 2: "dog"}}, ["53.73%  LABEL_0", "46.27%  cat"]),
+    ]
+    for number, (fields, lines) in enumerate(cases):
+        model = vit.ViTForImageClassification(vit.ViTConfig(**sizes, **fields))
+        model.classifier.weight.data[:] = 0  # the logits are the biases
+        model.classifier.bias.data[:] = [0.1, -0.0496][: model.config.num_labels]
+        model.save_pretrained(tmp_path / str(number))
+        code, printed, _ = run(capsys, "predict", tmp_path / str(number), path)
+        assert code == 0 and [line.strip() for line in printed.splitlines()[1:]] == lines
+    (tmp_path / "data").mkdir()
+    for name in ("cat", "dog"):
+        (tmp_path / "data" / name).mkdir()
+        for place in range(3):
+            shutil.copyfile(path, tmp_path / "data" / name / f"{place}.png")
+    refused(capsys, "evaluate", tmp_path / "0", tmp_path / "data", match="the model's task is multi_label_class")
+    out = tmp_path / "out"
+    assert run(capsys, "finetune", tmp_path / "0", tmp_path / "data", "--out", out, "--epochs", 1)[0] == 0
+    assert json.loads((out / "config.json").read_text())["problem_type"] is None
+
+
 def test_training_is_repeatable_for_a_seed(tmp_path):
     for name in "ab":
         main(["train", "digits", "--out", str(tmp_path / name), "--epochs", "1", "--seed", "3"])

@@ -62,6 +62,7 @@ def finetune(
     found = find(source)
     fields, tensors = weights.read_folder(found)
     before = ViTConfig.from_dict(fields)
+    fields["problem_type"] = None  # a folder of a class, or a digit, gives class numbers
     size = to_2tuple(image_size or before.image_size)
     train_set, test_set = _data(data, size, strict)
     _check_channels("finetune", before, train_set)
@@ -91,7 +92,7 @@ def evaluate(source, data, out=None, *, strict=False):
     out = _folder(source if out is None else out)
     _, test_set = _data(data, model.config.image_size, strict)
     _check_channels("evaluate", model.config, test_set)
-    own = list(model.config.id2label.values())
+    own = model.config.class_names
     if own != test_set.class_names and own != [f"LABEL_{k}" for k in range(len(test_set.class_names))]:
         raise MinivitError(
             "evaluate",
@@ -109,20 +110,22 @@ def evaluate(source, data, out=None, *, strict=False):
 
 
 def predict(source, photos, *, top=3, invert=False):
-    """Print the most likely classes of each photo, with their probabilities.
+    """Print the most likely classes of each photo, with their probabilities; of a regression, its numbers.
 
     invert: turn black and white around first, for ink on paper before a model that learned white on black.
     """
     model, (mean, std) = _load(source)
-    names, count = model.config.id2label, min(top, model.config.num_labels)
+    names, task = model.config.class_names, model.config.task
+    chances = ops.sigmoid if task == "multi_label_classification" else ops.softmax
     # all are read before any is answered
     batch = [_pixel_values(photo, model.config, mean, std, invert) for photo in photos]
     for photo, pixel_values in zip(photos, batch, strict=True):
         with no_grad():
-            p = ops.softmax(model(pixel_values[None]).logits).data[0]  # (K,)
+            logits = model(pixel_values[None]).logits
+            p = logits.data[0] if task == "regression" else chances(logits).data[0]  # (K,)
         print(photo)
-        for k in np.argsort(-p, kind="stable")[:count]:
-            print(f"  {p[k]:7.2%}  {names[int(k)]}")
+        for k in range(len(p)) if task == "regression" else np.argsort(-p, kind="stable")[:top]:
+            print(f"  {p[k]:7.4f}  {names[k]}" if task == "regression" else f"  {p[k]:7.2%}  {names[k]}")
 
 
 def export(source, out):

@@ -76,6 +76,7 @@ CASES = {
         *(case(ops.power, (2, 5), y=y) for y in (0, 1, 2, 3)),  # integer powers of negative numbers
     ],
     **{op: [case(getattr(ops, op), s) for s in _EVERYWHERE] for op in ("negative", "exp", "tanh", "gelu", "gelu_tanh")},
+    "sigmoid": [case(ops.sigmoid, s) for s in _EVERYWHERE],
     **{op: [case(getattr(ops, op), s, draw=positive) for s in _EVERYWHERE] for op in ("log", "sqrt")},
     **{op: [case(getattr(ops, op), s, draw=spaced) for s in _EVERYWHERE] for op in ("relu", "abs")},
     **{
@@ -170,6 +171,14 @@ CASES = {
         case(ops.cross_entropy, (4, 2), labels=np.array([1, 0, 0, 1]), label_smoothing=0.1),
         case(ops.cross_entropy, (1, 3), labels=np.array([2]), label_smoothing=1.0),
         case(ops.cross_entropy, (2, 1), labels=np.array([0, 0])),
+    ],
+    "binary_cross_entropy": [
+        case(ops.binary_cross_entropy, (3, 2), labels=np.array([[1.0, 0.0], [0.25, 1.0], [0.0, 0.0]])),
+        case(ops.binary_cross_entropy, (2, 1), labels=np.array([0.0, 1.0])),
+    ],
+    "mean_squared_error": [
+        case(ops.mean_squared_error, (3, 2), labels=np.array([[1.5, 0.0], [0.25, -1.0], [0.0, 7.0]])),
+        case(ops.mean_squared_error, (2, 1), labels=np.array([0.5, 1.0])),
     ],
     "scaled_dot_product_attention": [
         case(ops.scaled_dot_product_attention, (2, 3, 5, 4), (2, 3, 6, 4), (2, 3, 6, 7)),

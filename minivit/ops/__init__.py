@@ -18,6 +18,8 @@ from .arithmetic import (
     negative,
     power,
     relu,
+    sigmoid,
+    silu,
     sqrt,
     subtract,
     sum,
@@ -26,10 +28,10 @@ from .arithmetic import (
 )
 from .attention import attention, scaled_dot_product_attention
 from .conv2d import conv2d
-from .cross_entropy import cross_entropy
+from .cross_entropy import binary_cross_entropy, cross_entropy, mean_squared_error
 from .dropout import dropout
 from .einsum import einsum, matmul
-from .gelu import gelu, gelu_tanh
+from .gelu import gelu, gelu_tanh, quick_gelu
 from .layer_norm import layer_norm
 from .linear import linear
 from .shape import concatenate, expand, getitem, reshape, transpose
@@ -39,6 +41,7 @@ __all__ = [
     "abs",
     "add",
     "attention",
+    "binary_cross_entropy",
     "concatenate",
     "conv2d",
     "cross_entropy",
@@ -57,12 +60,16 @@ __all__ = [
     "matmul",
     "max",
     "mean",
+    "mean_squared_error",
     "multiply",
     "negative",
     "power",
+    "quick_gelu",
     "relu",
     "reshape",
     "scaled_dot_product_attention",
+    "sigmoid",
+    "silu",
     "softmax",
     "sqrt",
     "subtract",

@@ -1,4 +1,4 @@
-"""Arithmetic: + - * / ** exp log sqrt tanh relu abs, and the reductions sum, mean and max."""
+"""Arithmetic: + - * / ** exp log sqrt tanh relu sigmoid silu abs, and the reductions sum, mean and max."""
 
 import functools
 
@@ -163,6 +163,22 @@ def relu(x):
         return dy * (x > 0)
 
     return np.maximum(x, 0), backward
+
+
+@differentiable
+def sigmoid(x):
+    """y = 1 / (1 + e^-x), as e^-log(1 + e^-x), which cannot overflow.  Backward: dx = dy * y * (1 - y)."""
+    y = np.exp(-np.logaddexp(0, -x))
+
+    def backward(dy):
+        return dy * y * (1 - y)
+
+    return y, backward
+
+
+def silu(x):
+    """x * sigmoid(x), also called swish (Hendrycks and Gimpel 2016); its backward is that of the two ops."""
+    return multiply(x, sigmoid(x))
 
 
 @differentiable
