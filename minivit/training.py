@@ -61,7 +61,8 @@ def _check_task(where, model):
     task = getattr(getattr(model, "config", None), "task", "single_label_classification")
     if task != "single_label_classification":
         rule = 'class numbers are labels for problem_type "single_label_classification"; num_labels=1 is a regression.'
-        raise MinivitError(where, f"the model's task is {task}.", rule, "set model.config.problem_type, or give a loss.")
+        hint = "set model.config.problem_type, or give a loss."
+        raise MinivitError(where, f"the model's task is {task}.", rule, hint)
 
 
 def evaluate(model, dataset, batch_size=256):

@@ -96,9 +96,10 @@ def test_predict_answers_as_the_problem_type_has_it(tmp_path, capsys):
     Image.fromarray(np.full((8, 8, 3), 128, np.uint8)).save(path)
     sizes = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 8}
     sizes |= {"image_size": 8, "patch_size": 4}
+    names = {"id2label": {0: "cat", 1: "dog"}}
     cases = [
-        ({"id2label": {0: "cat", 1: "dog"}, "problem_type": "multi_label_classification"}, ["52.50%  cat", "48.76%  dog"]),
-        ({"id2label": {0: "cat", 1: "dog"}}, ["53.73%  cat", "46.27%  dog"]),
+        (names | {"problem_type": "multi_label_classification"}, ["52.50%  cat", "48.76%  dog"]),
+        (names, ["53.73%  cat", "46.27%  dog"]),
         ({"num_labels": 1}, ["0.1000  LABEL_0"]),
         ({"id2label": {0: "x", 1: "y"}, "problem_type": "regression"}, ["0.1000  x", "-0.0496  y"]),
         ({"id2label": {1: "cat", 2: "dog"}}, ["53.73%  LABEL_0", "46.27%  cat"]),
