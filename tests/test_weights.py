@@ -321,7 +321,7 @@ def test_a_folder_that_is_none(tmp_path):
         (b'{"model_type": "\xff\xfe"}', "cannot be read as JSON"),
         (b"[" * 100_000, "cannot be read as JSON"),
         (b"[1, 2]", "holds a list, not a JSON object"),
-        (b'{"model_type": "deit"}', "model_type is 'deit'"),
+        (b'{"model_type": "beit"}', "model_type is 'beit'"),
         (b'{"hidden_size": 24}', "model_type is None"),
     ],
 )
