@@ -3,12 +3,13 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from minivit import vit, weights
+from minivit import images, ops, vit, weights
 from minivit.__main__ import main
 from minivit.cli import commands
 
@@ -120,6 +121,39 @@ def test_predict_answers_as_the_problem_type_has_it(tmp_path, capsys):
     out = tmp_path / "out"
     assert run(capsys, "finetune", tmp_path / "0", tmp_path / "data", "--out", out, "--epochs", 1)[0] == 0
     assert json.loads((out / "config.json").read_text())["problem_type"] is None
+
+
+def test_a_model_sees_pictures_as_its_folder_describes_them(tmp_path, photos, capsys):
+    """predict, evaluate and finetune crop photos as the folder says; import keeps what timm says."""
+    golden = Path(__file__).parent / "golden" / "spellings"
+    assert run(capsys, "import", golden / "timm_vit", tmp_path / "timm")[0] == 0
+    described = weights.read_preprocessor(tmp_path / "timm")
+    assert (described["size"], described["crop_size"]) == ({"shortest_edge": 13}, {"height": 12, "width": 12})
+    photo = next((photos / "red").glob("*.png"))
+    model = vit.ViTForImageClassification.from_pretrained(golden / "timm_vit")
+    x = images.pixel_values(photo, shortest_edge=13, crop=12, resample="bicubic")
+    p = ops.softmax(model(x[None]).logits).data[0]
+    printed = run(capsys, "predict", tmp_path / "timm", photo, "--top", 1)[1]
+    assert printed.splitlines()[1].split() == [f"{p.max():.2%}", f"LABEL_{p.argmax()}"]
+
+    shutil.copytree(golden / "dinov2", tmp_path / "dinov2")
+    fields = {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 20}, "crop_size": 16}
+    (tmp_path / "dinov2" / "preprocessor_config.json").write_text(json.dumps(fields))
+    out = tmp_path / "out"
+    assert run(capsys, "finetune", tmp_path / "dinov2", photos, "--out", out, "--epochs", 2)[0] == 0
+    config, described = (json.loads((out / f"{name}.json").read_text()) for name in ("config", "preprocessor_config"))
+    assert config["image_size"] == [16, 16] and config["model_type"] == "vit"
+    assert (described["size"], described["crop_size"]) == ({"shortest_edge": 20}, {"height": 16, "width": 16})
+    assert run(capsys, "evaluate", out, photos)[0] == 0
+    larger = "finetune", tmp_path / "dinov2", photos, "--out", tmp_path / "larger", "--epochs", 1, "--image-size", 32
+    assert run(capsys, *larger)[0] == 0
+    described = json.loads((tmp_path / "larger" / "preprocessor_config.json").read_text())
+    assert (described["size"], described["crop_size"]) == ({"shortest_edge": 40}, {"height": 32, "width": 32})
+
+    fields = {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 15}, "do_center_crop": False}
+    (out / "preprocessor_config.json").write_text(json.dumps(fields))
+    assert run(capsys, "predict", out, photo)[0] == 0  # 15x22 pixels: positions are interpolated
+    refused(capsys, "evaluate", out, photos, match="the pictures would keep sizes of their own")
 
 
 def test_training_is_repeatable_for_a_seed(tmp_path):

@@ -457,17 +457,17 @@ def test_options_of_pixel_values_that_cannot_be_are_refused(rng):
         ({"shortest_edge": 10_000}, "has 10000x18000 pixels with shortest_edge=10000"),
     ):
         with pytest.raises(ShapeError, match=f"^pixel_values: .*{message}"):
-            images.pixel_values(picture, **options)
+            pixel_values(picture, **options)
 
 
 def test_a_picture_may_keep_its_size_and_its_shape(rng):
     picture = rng.integers(0, 256, (5, 9, 3), dtype=np.uint8)
-    kept = images.pixel_values(picture, do_resize=False, mean=0, std=1, rescale_factor=1)
+    kept = pixel_values(picture, do_resize=False, mean=0, std=1, rescale_factor=1)
     np.testing.assert_array_equal(kept, picture.transpose(2, 0, 1))
-    assert images.pixel_values(picture, shortest_edge=10).shape == (3, 10, 18)
-    assert images.pixel_values(picture.transpose(1, 0, 2), shortest_edge=4).shape == (3, 7, 4)
-    middle = images.pixel_values(picture, do_resize=False, crop=(3, 4), mean=0, std=1, rescale_factor=1)
+    assert pixel_values(picture, shortest_edge=10).shape == (3, 10, 18)
+    assert pixel_values(picture.transpose(1, 0, 2), shortest_edge=4).shape == (3, 7, 4)
+    middle = pixel_values(picture, do_resize=False, crop=(3, 4), mean=0, std=1, rescale_factor=1)
     np.testing.assert_array_equal(middle, picture[1:4, 2:6].transpose(2, 0, 1))
-    larger = images.pixel_values(picture, do_resize=False, crop=(8, 9), mean=0, std=1, rescale_factor=1)
+    larger = pixel_values(picture, do_resize=False, crop=(8, 9), mean=0, std=1, rescale_factor=1)
     np.testing.assert_array_equal(larger[:, 2:7], picture.transpose(2, 0, 1))  # the odd row of black above
     assert not larger[:, :2].any() and not larger[:, 7:].any()

@@ -970,6 +970,31 @@ def test_from_pretrained_takes_no_option_that_it_does_not_know():
         ViTModel.from_pretrained(GOLDEN, revision="main")
 
 
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"id2label": {"0": "cat", "1": "dog", "2": "cow", "3": "hen", "4": "pig"}, "label2id": {"LABEL_0": 0}},
+        {"id2label": {"0": "cat", "1": "dog", "2": "cow", "3": "hen", "4": "pig"}},
+        {"id2label": None, "num_labels": 5, "label2id": {"cat": 0, "dog": 1}},
+        {"id2label": {str(i): i * i for i in range(5)}},
+        {"id2label": {str(i + 1): "abcde"[i] for i in range(5)}},
+    ],
+    ids=str,
+)
+def test_a_folder_loads_whatever_transformers_left_of_its_labels(labels, tmp_path):
+    shutil.copytree(GOLDEN, tmp_path / "tiny")
+    fields = json.loads((GOLDEN / "config.json").read_text())
+    fields = {key: value for key, value in fields.items() if "label" not in key} | labels
+    (tmp_path / "tiny" / "config.json").write_text(json.dumps(fields))
+    model = ViTForImageClassification.from_pretrained(tmp_path / "tiny")
+    assert model.config.num_labels == 5 and len(model.config.class_names) == 5
+    names = ViTForImageClassification.from_pretrained(tmp_path / "tiny", id2label=dict(enumerate("vwxyz"))).config
+    assert names.label2id == {"v": 0, "w": 1, "x": 2, "y": 3, "z": 4}
+    model.config.id2label = dict(enumerate("fghij"))
+    model.save_pretrained(tmp_path / "again")
+    assert ViTForImageClassification.from_pretrained(tmp_path / "again").config.class_names == list("fghij")
+
+
 def test_from_pretrained_takes_the_dtype_that_is_asked_for(tmp_path):
     for option in (np.float64, "float64", np.dtype(np.float64), "torch.float64"):
         for name in ("dtype", "torch_dtype"):

@@ -544,7 +544,8 @@ def test_pictures_are_transformers_to_the_last_bit(tmp_path, fields, expected):
 @pytest.mark.parametrize("kind", ["ViT", "Bit", "DeiT"])
 @pytest.mark.parametrize("word", ["ImageProcessor", "ImageProcessorFast", "FeatureExtractor"])
 def test_what_a_file_does_not_say_is_as_its_processor_has_it(tmp_path, kind, word):
-    write_preprocessor(tmp_path, **{"feature_extractor_type" if "Feature" in word else "image_processor_type": kind + word})
+    key = "feature_extractor_type" if "Feature" in word else "image_processor_type"
+    write_preprocessor(tmp_path, **{key: kind + word})
     pixels = images.pixel_values(PICTURES["wide"], **picture_options(read_preprocessor(tmp_path), 3))
     np.testing.assert_array_equal(pixels[:, ::9, ::9], PROCESSOR_ARRAYS[f"defaults.{kind}"])
 
@@ -575,7 +576,8 @@ def test_a_timm_folder_says_in_its_config_how_pictures_are_made(tmp_path):
     found = read_preprocessor(tmp_path)
     assert (found["size"], found["crop_size"]) == ({"shortest_edge": 13}, {"height": 12, "width": 10})
     assert (found["resample"], found["image_mean"], found["image_std"]) == (3, [0.1], [0.2])
-    for fault, message in (({"crop_mode": "squash"}, "crop_mode: 'squash'"), ({"interpolation": "lanczos"}, "'lanczos'")):
+    faults = ({"crop_mode": "squash"}, "crop_mode: 'squash'"), ({"interpolation": "lanczos"}, "resample: 'lanczos'")
+    for fault, message in faults:
         write_config(tmp_path, {"architecture": "vit", "pretrained_cfg": pretrained | fault})
         with pytest.raises(FileError, match=rf"config.json: asks for what minivit does not do:\n    .*{message}"):
             read_preprocessor(tmp_path)

@@ -107,7 +107,10 @@ def read_preprocessor(folder):
     made = preprocessor(1, mean, std, channels) | {"image_processor_type": name}
     made |= {"do_resize": resize, "size": size or {"height": 224, "width": 224}}
     made |= {"resample": given["resample"], "rescale_factor": given["rescale_factor"] if rescale else 1.0}
-    return made | ({"do_center_crop": True, "crop_size": crop_size} if crop else {})
+    if crop:
+        return made | {"do_center_crop": True, "crop_size": crop_size}
+    # the other two crop where nothing is said
+    return made if name == "ViTImageProcessor" else made | {"do_center_crop": False}
 
 
 def picture_options(described, num_channels):
