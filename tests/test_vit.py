@@ -737,7 +737,7 @@ def test_another_number_of_classes():
         ViTForImageClassification.from_pretrained(GOLDEN, num_labels=7)
     assert "0 missing, 0 unexpected, 2 mismatched" in str(raised.value)
     assert "classifier.weight: expected (7, 24), found (5, 24)" in str(raised.value)
-    assert str(raised.value).endswith(", or ignore_mismatched_sizes=True draws a new head.")
+    assert str(raised.value).endswith("; in Python, ignore_mismatched_sizes=True draws a new head.")
     with pytest.warns(UserWarning, match="a new head was drawn"):
         model, info = ViTForImageClassification.from_pretrained(
             GOLDEN, ignore_mismatched_sizes=True, num_labels=7, output_loading_info=True

@@ -92,7 +92,7 @@ class PreTrainedModel(nn.Module):
         The folder is one that transformers, timm, save_pretrained or `minivit train` wrote. revision: a branch, tag or
         commit on the hub. The rest as from_tensors.
         """
-        fields, tensors = read_folder(find(name, revision))
+        fields, tensors = read_folder(find(name, revision=revision))
         return cls.from_tensors(fields, tensors, ignore_mismatched_sizes, rng, **kwargs)
 
     @classmethod
@@ -192,7 +192,7 @@ def _serves_one_task(name):
 def _only_heads(found, expected):
     """The end of a hint: where nothing but a head does not fit, how to have another."""
     wrong = [name for name in expected.keys() | found if name not in found or found[name].shape != expected.get(name)]
-    return ", or ignore_mismatched_sizes=True draws a new head." if all(map(_serves_one_task, wrong)) else "."
+    return "; in Python, ignore_mismatched_sizes=True draws a new head." if all(map(_serves_one_task, wrong)) else "."
 
 
 def _grid(config):
