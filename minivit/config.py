@@ -32,6 +32,8 @@ SYNONYMS = {
     "initializer_range": "init_std",
 }
 
+PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
+
 
 def to_2tuple(x):
     """(x, x) for a number; a pair (height, width) stays as it is."""
@@ -46,9 +48,12 @@ class ViTConfig:
     """Every size and switch of a Vision Transformer, with the defaults of ViT-Base/16.
 
     image_size and patch_size are numbers or pairs (height, width), in pixels. The classes are given by their names,
-    id2label {0: "cat", ...} (label2id is its inverse), or only counted by num_labels. pruned_heads {layer: [heads]}
-    are left out of the model. Unknown keys are kept as attributes and written back, so that a config from the hub
-    loses nothing. MinivitError when a field holds what it cannot, or an unknown key is a field misspelled.
+    id2label {0: "cat", ...}, else label2id {"cat": 0, ...}, or only counted by num_labels; the first that is given
+    rules, and the others follow from it. problem_type says what labels are: "single_label_classification" (None too,
+    with two classes or more), "multi_label_classification" or "regression" (None too, with num_labels=1).
+    pruned_heads {layer: [heads]} are left out of the model. Unknown keys are kept as attributes and written back, so
+    that a config from the hub loses nothing. MinivitError when a field holds what it cannot, or an unknown key
+    is a field misspelled.
     Source: transformers' ViTConfig.
     """
 
@@ -120,37 +125,42 @@ class ViTConfig:
         self.label2id = {name: number for number, name in self.id2label.items()}
 
     def _name_labels(self, num_labels, id2label, label2id):
-        """Set id2label and label2id from whichever of the three was given; refuse them when they disagree."""
+        """Set id2label and label2id from the first of id2label, label2id and num_labels that says how many there are.
+
+        What transformers writes need not agree: a new id2label leaves the old label2id in the file, for one.
+        """
+        if id2label is None and label2id is not None:
+            id2label = _turned(label2id)
+            if num_labels is not None and (id2label is None or len(id2label) != num_labels):
+                id2label = label2id = None
         if id2label is None and label2id is None:
             self.num_labels = 2 if num_labels is None else num_labels
             return
         try:
-            if id2label is None:
-                id2label = {number: name for name, number in label2id.items()}
             # in JSON the numbers are text
-            self.id2label = dict(sorted((int(str(number)), name) for number, name in id2label.items()))
-            names = list(self.id2label.values())
-            self.label2id = {name: number for number, name in self.id2label.items()}
-            if label2id:  # kept as it is, since two classes may share a name: ImageNet has two kinds of crane
-                self.label2id = {name: int(str(number)) for name, number in label2id.items()}
-            agree = (
-                list(self.id2label) == list(range(len(names)))
-                and all(isinstance(name, str) for name in names)
-                and self.label2id.keys() == set(names)
-                and all(self.id2label.get(number) == name for name, number in self.label2id.items())
-                and names != []
-                and num_labels in (None, len(names))
-            )
+            self.id2label = dict(sorted((int(str(number)), _name(name)) for number, name in id2label.items()))
+            wrong = not self.id2label or min(self.id2label) < 0
         except (AttributeError, TypeError, ValueError):
-            agree = False
-        if not agree:
-            came = {"id2label": id2label, "label2id": label2id, "num_labels": num_labels}
+            wrong = True
+        if wrong:
+            came = {"id2label": id2label} if label2id is None else {"id2label": id2label, "label2id": label2id}
             raise MinivitError(
                 "ViTConfig",
                 "the classes do not agree: " + ", ".join(f"{name}={reprlib.repr(x)}" for name, x in came.items()) + ".",
-                rule='id2label is {0: "cat", 1: "dog", ...}, label2id its inverse, and num_labels their count.',
+                rule='id2label is {0: "cat", 1: "dog", ...}, label2id its inverse; num_labels only counts them.',
                 hint="give id2label alone; the other two follow from it.",
             )
+        self.label2id = _inverse(self.id2label, label2id)
+
+    @property
+    def class_names(self):
+        """The K names in the order of the logits; LABEL_3 where id2label has no name for logit 3."""
+        return [self.id2label.get(number, f"LABEL_{number}") for number in range(self.num_labels)]
+
+    @property
+    def task(self):
+        """problem_type, or what transformers takes None for: "regression" with num_labels=1, else single labels."""
+        return getattr(self, "problem_type", None) or PROBLEM_TYPES[2 if self.num_labels == 1 else 0]
 
     def _validate(self):
         check_heads("ViTConfig", self.hidden_size, self.num_attention_heads)
@@ -166,6 +176,13 @@ class ViTConfig:
             _check_number(name, getattr(self, name), 1, "a probability, 0 to 1")
         for name in ("initializer_range", "layer_norm_eps"):
             _check_number(name, getattr(self, name), np.finfo(np.float32).max, "a finite number, not negative")
+        if self.task not in PROBLEM_TYPES:
+            rule = f"None, {', '.join(PROBLEM_TYPES)}"
+            raise MinivitError("ViTConfig", f"problem_type={self.problem_type!r} is not known.", rule=rule)
+        d = self.hidden_size // self.num_attention_heads
+        if getattr(self, "head_dim", None) not in (None, d):
+            rule = f"a head has hidden_size / num_attention_heads = {d} numbers here."
+            raise MinivitError("ViTConfig", f"head_dim={self.head_dim!r}.", rule=rule)
         for name in ("is_encoder_decoder", "qkv_bias"):
             if not isinstance(getattr(self, name), (bool, np.bool_)):
                 raise MinivitError("ViTConfig", f"{name}={getattr(self, name)!r}.", rule=f"{name} is True or False.")
@@ -216,9 +233,10 @@ class ViTConfig:
     def to_dict(self):
         """A copy of every field and every kept key, ready for JSON."""
         try:
-            return {"model_type": self.model_type} | copy.deepcopy(vars(self))
+            fields = {"model_type": self.model_type} | copy.deepcopy(vars(self))
         except RecursionError as error:
             raise MinivitError("ViTConfig", "a kept key is nested too deeply.") from error
+        return fields | {"label2id": _inverse(self.id2label, self.label2id)}  # id2label may have been set since
 
     @classmethod
     def from_dict(cls, fields, **kwargs):
@@ -229,9 +247,7 @@ class ViTConfig:
         if not isinstance(fields, dict) or "self" in fields:
             raise MinivitError("ViTConfig", f"a config is a dict of fields, not a {type(fields).__name__} with self.")
         labels = {"num_labels", "id2label", "label2id"}
-        given = {key: kwargs[key] for key in labels & kwargs.keys()}
-        before = cls(**{key: fields[key] for key in labels & fields.keys()})
-        if given and given != {"num_labels": before.num_labels}:  # the names of other classes do not hold any longer
+        if labels & kwargs.keys() and not _only_counts(kwargs, fields):  # the names of other classes do not hold
             fields = {key: value for key, value in fields.items() if key not in labels}
         kept = {key: fields[key] for key in fields if "transformers_version" in fields and _meant(key)}
         config = cls(**{key: value for key, value in fields.items() if key not in kept} | kwargs)
@@ -313,6 +329,39 @@ def _check_spelling(unknown):
             rule="the fields are called as in transformers; a key that is no field changes nothing.",
             hint="write " + ", ".join(f"{field} for {key}" for key, field in meant.items()) + ".",
         )
+
+
+def _name(name):
+    """A class's name as text: whoever has numbers for names means their digits."""
+    if not isinstance(name, (str, int, np.integer)) or isinstance(name, bool):
+        raise TypeError("name")
+    return str(name)
+
+
+def _turned(names):
+    """{value: key}, or None where that is not one for one."""
+    try:
+        turned = {value: key for key, value in names.items()}
+    except (AttributeError, TypeError):
+        return None
+    return turned if len(turned) == len(names) else None
+
+
+def _inverse(id2label, label2id):
+    """{name: number}: label2id where it agrees with id2label, since ImageNet has two kinds of crane, or else anew."""
+    try:
+        given = {name: int(str(number)) for name, number in label2id.items()}
+        agree = given.keys() == set(id2label.values()) and all(id2label.get(k) == name for name, k in given.items())
+    except (AttributeError, TypeError, ValueError):
+        agree = False
+    return given if agree else {name: number for number, name in id2label.items()}
+
+
+def _only_counts(given, fields):
+    """Whether the labels in `given` are a num_labels alone, and the number that these fields have."""
+    names = fields.get("id2label") or fields.get("label2id")
+    count = len(names) if isinstance(names, dict) else fields.get("num_labels", 2)
+    return "id2label" not in given and "label2id" not in given and given["num_labels"] == count
 
 
 def _check_number(name, value, most, rule):

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from .errors import FileError, MinivitError, RangeError, ShapeError, check_whole, shortened
-from .images import as_size, formats, photo, read_image
+from .images import as_size, formats, photo, read_image, resized, shares
 from .machinery.files import read_regular, regular
 
 UNREAD_SUFFIXES = (".avif", ".heic", ".heif", ".jxl")  # photos that not every Pillow opens by itself
@@ -28,7 +28,6 @@ _HIDDEN = ("desktop.ini", "thumbs.db")
 _DIGITS = [str(digit) for digit in range(10)]
 _MOST = 2**30  # bytes in one file of a data set, unpacked; MNIST's largest has 47 million, EMNIST's 547 million
 _RECORD = 1 + 3 * 32 * 32  # CIFAR-10: a label, then red, green and blue
-_SHARES = (np.arange(256) / 255).astype(np.float32)  # (256,): what each byte is of white, rounded as in images
 
 
 class Dataset:
@@ -43,7 +42,7 @@ class Dataset:
     dataset[:100], a list of numbers or a mask (N,) gives the Dataset of these examples. batches() is for training.
     """
 
-    mean, std = 0.5, 0.5  # see scaled
+    mean, std, rescale_factor = 0.5, 0.5, 1 / 255  # see scaled
 
     def __init__(self, images, labels, class_names, image_shape=None):
         labels, self.class_names = np.asarray(labels), [str(name) for name in class_names]
@@ -98,7 +97,7 @@ class Dataset:
 
         indices: (B,) whole numbers, a boolean mask (N,) or a slice.
         """
-        pixels = _SHARES[self.images[indices]]  # (B, C, H, W)
+        pixels = shares(self.rescale_factor)[self.images[indices]]  # (B, C, H, W)
         pixels -= self.mean
         pixels /= self.std
         return pixels, self.labels[indices]
@@ -114,28 +113,38 @@ class Dataset:
         check_whole("batches", "batch_size", batch_size, most=2**31)
         return Batches(self, batch_size, rng)
 
-    def scaled(self, mean, std):
+    def scaled(self, mean, std, rescale_factor=1 / 255):
         """The same pictures, scaled by another mean and std (of values 0..1): numbers, or one for each channel."""
         new = copy.copy(self)
         new._images = lambda: self.images  # read once for both
         new.mean, new.std = (np.asarray(x, np.float32).reshape(-1, 1, 1) for x in (mean, std))  # (C, 1, 1)
+        new.rescale_factor = rescale_factor
         return new
 
-    def resized(self, size):
-        """The same pictures at another size, a side or (height, width) in pixels; bilinear."""
-        size = as_size("resized", "size", size)
-        if size == self.image_size:
+    def resized(self, size, *, resample="bilinear", shortest_edge=None, crop=None):
+        """The same pictures at another size, a side or (height, width) in pixels; the options as of pixel_values."""
+        last = size if crop is None else crop
+        if last is None or (crop is None and shortest_edge is not None):
+            raise ShapeError(
+                "resized",
+                "the pictures would keep sizes of their own.",
+                rule="all pictures of a data set have one size.",
+                hint="give a size, or a crop; of a model's folder, do_center_crop and crop_size.",
+            )
+        last = as_size("resized", "size", last)
+        if last == self.image_size and (resample, shortest_edge, crop) == ("bilinear", None, None):
             return self
+        options = {"size": size, "resample": resample, "shortest_edge": shortest_edge, "crop": crop}
 
         def resize():
             if isinstance(self.images, Photos):
-                return Photos(self.images.paths, size)
-            planes = self.images.reshape(-1, *self.image_size)  # (N * C, H, W)
-            planes = [Image.fromarray(plane).resize(size[::-1], Image.Resampling.BILINEAR) for plane in planes]
-            return np.stack(planes).reshape(len(self), self.num_channels, *size)
+                return Photos(self.images.paths, last, options)
+            planes = map(Image.fromarray, self.images.reshape(-1, *self.image_size))  # N * C of (H, W)
+            planes = [np.asarray(resized("resized", plane, **options)) for plane in planes]
+            return np.stack(planes).reshape(len(self), self.num_channels, *last)
 
-        new = Dataset(resize, self.labels, self.class_names, (self.num_channels, *size))
-        new.mean, new.std = self.mean, self.std
+        new = Dataset(resize, self.labels, self.class_names, (self.num_channels, *last))
+        new.mean, new.std, new.rescale_factor = self.mean, self.std, self.rescale_factor
         return new
 
     def subset(self, indices):
@@ -169,7 +178,7 @@ class Dataset:
     def _taken(self, rows, labels, class_names):
         shape = (self.num_channels, *self.image_size)
         new = Dataset(lambda: self.images.take(rows, axis=0), labels, class_names, shape)
-        new.mean, new.std = self.mean, self.std
+        new.mean, new.std, new.rescale_factor = self.mean, self.std, self.rescale_factor
         return new
 
 
@@ -192,26 +201,27 @@ class Batches:
 class Photos:
     """Photos on the disk that index like an array (N, 3, H, W) uint8 and are opened anew each time, never kept.
 
-    paths: N files; size: (H, W), to which each is resized as images.pixel_values does it. Indexing raises a FileError
-    that names the photo which cannot be read.
+    paths: N files; size: (H, W), to which each is resized as images.pixel_values does it, with the options of
+    images.resized. Indexing raises a FileError that names the photo which cannot be read.
     """
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, paths, size):
+    def __init__(self, paths, size, options=None):
         self.paths, self.shape = list(paths), (len(paths), 3, *size)
+        self.options = options or {"size": size}
 
     def __getitem__(self, indices):
-        rows, (height, width) = np.arange(len(self.paths))[indices], self.shape[2:]
+        rows = np.arange(len(self.paths))[indices]
         pictures = np.empty((*rows.shape, *self.shape[1:]), self.dtype)  # (B, 3, H, W), or (3, H, W) of one
         for place, row in np.ndenumerate(rows):
-            picture = read_image(self.paths[row])[0].resize((width, height), Image.Resampling.BILINEAR)
+            picture = resized(self.paths[row], read_image(self.paths[row])[0], **self.options)
             pictures[place] = np.asarray(picture).transpose(2, 0, 1)  # (3, H, W)
         return pictures
 
     def take(self, rows, axis=0):
         """The Photos of these rows, in the words of ndarray.take; nothing is opened."""
-        return Photos([self.paths[row] for row in rows], self.shape[2:])
+        return Photos([self.paths[row] for row in rows], self.shape[2:], self.options)
 
 
 def load(name, size=224, test_fraction=0.2, seed=0, strict=False):

@@ -75,11 +75,11 @@ def shortened(lines, limit=10, width=200):
     return [*first, f"... and {len(lines) - limit} more"] if len(lines) > limit else first
 
 
-def check_names(expected, found, where, strict=True):
+def check_names(expected, found, where, strict=True, hint=None):
     """Compare the shapes a model expects with those it is given: {name: shape} both. Returns (missing, unexpected).
 
     Raises one ShapeError that lists every missing, unexpected and mismatched name. A mismatched shape always raises,
-    a missing or unexpected name only when strict.
+    a missing or unexpected name only when strict. hint: what the caller's caller can do, where strict is not its word.
     """
     missing = [name for name in expected if name not in found]
     unexpected = [name for name in found if name not in expected]
@@ -96,7 +96,8 @@ def check_names(expected, found, where, strict=True):
             where,
             "\n".join([f"the weights do not fit the model: {counts}.", *lines]),
             rule="the model and the weights have the same names, each with the same shape.",
-            hint="build the model from the config that came with the weights."
+            hint=hint
+            or "build the model from the config that came with the weights."
             + ("" if mismatched else " strict=False loads what fits."),
         )
     return missing, unexpected

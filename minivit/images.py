@@ -32,6 +32,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _ONE_INK = 64  # grey levels, of 255, within which a drawing is of one brightness
+RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 def photo(name="cat.jpg"):
@@ -87,21 +88,69 @@ def read_image(path):
             return _upright_rgb(path, image)
 
 
-def pixel_values(image, size=224, mean=0.5, std=0.5):
-    """Turn a picture into the model's input: resize, 1/255, (x - mean) / std, as transformers' ViTImageProcessorPil.
+def pixel_values(
+    image,
+    size=224,
+    mean=0.5,
+    std=0.5,
+    *,
+    resample="bilinear",
+    shortest_edge=None,
+    crop=None,
+    do_resize=True,
+    rescale_factor=1 / 255,
+):
+    """Turn a picture into the model's input: resize, crop, 1/255, (x - mean) / std.
 
     image: a path, a PIL image (both give RGB, C = 3) or a uint8 array (H, W), (H, W, 1) (C = 1) or (H, W, 3) (C = 3).
-    size: one side, or (height, width), in pixels; bilinear. mean, std: of values 0..1, a number or one per channel.
+    size: one side, or (height, width), in pixels; do_resize=False keeps the picture's. resample: "bilinear" or
+    "bicubic". shortest_edge: pixels of the shorter side, in place of size: the picture keeps its shape. crop: one side,
+    or (height, width), of the middle that is kept; black is added to a smaller picture. mean, std: of values 0..1 (of
+    those that rescale_factor makes), a number or one per channel.
     Returns (C, H, W) float32, in -1..1 for the default mean and std. A picture of that size already is not changed.
     FileError as open_image; ShapeError for a wrong size, dtype, rank or number of channels, and for an empty image.
+    To the last bit what transformers' ViTImageProcessor, BitImageProcessor and DeiTImageProcessor do with Pillow; their
+    torchvision variants, which transformers 5 takes where torchvision is installed, are up to a grey level off.
     """
-    height, width = as_size("pixel_values", "size", size)
-    picture = as_picture("pixel_values", image).resize((width, height), Image.Resampling.BILINEAR)
-    pixels = np.asarray(picture).reshape(height, width, -1)  # (H, W, C)
+    size = as_size("pixel_values", "size", size) if do_resize and shortest_edge is None else None
+    shortest_edge = shortest_edge if do_resize else None
+    picture = resized("pixel_values", as_picture("pixel_values", image), size, resample, shortest_edge, crop)
+    pixels = np.asarray(picture).reshape(picture.height, picture.width, -1)  # (H, W, C)
     pixels = np.ascontiguousarray(pixels.transpose(2, 0, 1))  # (C, H, W)
     mean, std = _mean_and_std("pixel_values", mean, std, len(pixels))
     # Rounded to float32 once before and once after the mean: transformers' order, equal to the last bit.
-    return ((pixels / 255).astype(np.float32) - mean) / std
+    return (shares(rescale_factor)[pixels] - mean) / std
+
+
+def shares(rescale_factor=1 / 255):
+    """(256,) float32: what pixel_values makes of each byte before the mean."""
+    return (np.arange(256) * rescale_factor).astype(np.float32)
+
+
+def resized(where, picture, size, resample="bilinear", shortest_edge=None, crop=None):
+    """An 8-bit PIL image, resized and cropped as pixel_values has it; size None keeps its own."""
+    if resample not in RESAMPLE:
+        raise ShapeError(where, f"resample={resample!r}.", rule=f"one of {', '.join(RESAMPLE)}")
+    width, height = picture.size
+    if shortest_edge is not None:
+        edge, _ = as_size(where, "shortest_edge", shortest_edge)
+        longest = int(edge * max(width, height) / min(width, height))
+        size = (edge, longest) if height < width else (longest, edge)
+        if edge * longest > Image.MAX_IMAGE_PIXELS:
+            raise ShapeError(
+                where,
+                f"a picture of {height}x{width} has {edge}x{longest} pixels with shortest_edge={edge}.",
+                rule=f"H * W <= {Image.MAX_IMAGE_PIXELS} pixels",
+                hint="cut the picture first.",
+            )
+    if size is not None:
+        height, width = as_size(where, "size", size)
+        picture = picture.resize((width, height), RESAMPLE[resample])
+    if crop is not None:
+        rows, columns = as_size(where, "crop", crop)
+        top, left = (height - rows) // 2, (width - columns) // 2
+        picture = picture.crop((left, top, left + columns, top + rows))
+    return picture
 
 
 def to_image(pixel_values, mean=0.5, std=0.5):

@@ -25,6 +25,14 @@ ACTIVATIONS = {
     "gelu_pytorch_tanh": ops.gelu_tanh,
     "relu": ops.relu,
     "tanh": ops.tanh,
+    "gelu_python": ops.gelu,
+    "gelu_python_tanh": ops.gelu_tanh,
+    "gelu_fast": ops.gelu_tanh,
+    "gelu_accurate": ops.gelu_tanh,
+    "quick_gelu": ops.quick_gelu,
+    "sigmoid": ops.sigmoid,
+    "silu": ops.silu,
+    "swish": ops.silu,
 }
 
 

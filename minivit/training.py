@@ -56,16 +56,27 @@ class Evaluation:
 
 def classification(model, pixel_values, labels, rng, label_smoothing=0.0):
     """The loss of one batch, (B, C, H, W) and (B,), and how many of its labels came out right. rng: not used here."""
+    _check_task("fit", model)
     output = model(pixel_values)
     logits = getattr(output, "logits", output)  # (B, K)
     loss = ops.cross_entropy(logits, labels, label_smoothing)
     return loss, int((logits.data.argmax(-1) == labels).sum())
 
 
+def _check_task(where, model):
+    """Refuse class numbers for a model whose config has another problem_type: its answers are no choice of a class."""
+    task = getattr(getattr(model, "config", None), "task", "single_label_classification")
+    if task != "single_label_classification":
+        rule = 'class numbers are labels for problem_type "single_label_classification"; num_labels=1 is a regression.'
+        hint = "set model.config.problem_type, or give a loss."
+        raise MinivitError(where, f"the model's task is {task}.", rule, hint)
+
+
 def evaluate(model, dataset, batch_size=256):
     """Measure a model on a dataset, in evaluation mode. Returns an Evaluation; MinivitError for an empty dataset."""
     if not len(dataset):
         raise MinivitError("evaluate", "there are no examples to measure the model on.")
+    _check_task("evaluate", model)
     K = len(dataset.class_names)
     losses, predictions = 0.0, []
     with model.evaluating(), no_grad():

@@ -17,6 +17,7 @@ from .config import ViTConfig, check_heads, check_patches, to_2tuple
 from .machinery import checks
 from .machinery.outputs import ModelOutput
 from .machinery.random import generator
+from .ops.cross_entropy import LOSSES
 from .ops.positions import interpolate_positions
 from .weights.pretrained import PreTrainedModel
 
@@ -321,7 +322,8 @@ class ViTModel(PreTrainedModel):
 class ViTForImageClassification(PreTrainedModel):
     """ViTModel and one linear map from the final CLS token to the class scores. (B, C, H, W) -> ImageClassifierOutput.
 
-    forward's labels: (B,) class numbers; they give the loss, the mean cross-entropy.
+    forward's labels: (B,) class numbers, which give the mean cross-entropy, or floats (B, K) where the config's
+    problem_type is another; see ops.binary_cross_entropy and ops.mean_squared_error.
     """
 
     def __init__(self, config, rng=None):
@@ -342,10 +344,7 @@ class ViTForImageClassification(PreTrainedModel):
     ):
         output = self.vit(pixel_values, head_mask, output_attentions, output_hidden_states, interpolate_pos_encoding)
         logits = self.classifier(output.last_hidden_state[:, 0])  # (B, K)
-        loss = None
-        if labels is not None:
-            checks.classes(self.config.num_labels)
-            loss = ops.cross_entropy(logits, labels)
+        loss = None if labels is None else LOSSES[self.config.task](logits, labels)
         output = ImageClassifierOutput(loss, logits, output.hidden_states, output.attentions)
         return output if return_dict else output.to_tuple()
 

@@ -5,12 +5,13 @@ import os
 import re
 import shutil
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from minivit import datasets, vit, weights
+from minivit import datasets, images, ops, vit, weights
 from minivit.__main__ import main
 from minivit.cli import commands, parser
 
@@ -161,6 +162,71 @@ def test_a_split_that_lies_in_folders_is_trained_and_evaluated_as_it_is(tmp_path
     code, printed, _ = run(capsys, "train", tmp_path / "data", *sizes, "--out", tmp_path / "model")
     assert code == 0 and "6 pictures to learn from" in printed and "note" not in printed
     assert "on 4 pictures" in run(capsys, "evaluate", tmp_path / "model", tmp_path / "data")[1]
+
+
+def test_predict_answers_as_the_problem_type_has_it(tmp_path, capsys):
+    """Chances of their own for several labels, a number for a regression; a folder of classes is for neither."""
+    path = tmp_path / "photo.png"
+    Image.fromarray(np.full((8, 8, 3), 128, np.uint8)).save(path)
+    sizes = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 8}
+    sizes |= {"image_size": 8, "patch_size": 4}
+    names = {"id2label": {0: "cat", 1: "dog"}}
+    cases = [
+        (names | {"problem_type": "multi_label_classification"}, ["52.50%  cat", "48.76%  dog"]),
+        (names, ["53.73%  cat", "46.27%  dog"]),
+        ({"num_labels": 1}, ["0.1000  LABEL_0"]),
+        ({"id2label": {0: "x", 1: "y"}, "problem_type": "regression"}, ["0.1000  x", "-0.0496  y"]),
+        ({"id2label": {1: "cat", 2: "dog"}}, ["53.73%  LABEL_0", "46.27%  cat"]),
+    ]
+    for number, (fields, lines) in enumerate(cases):
+        model = vit.ViTForImageClassification(vit.ViTConfig(**sizes, **fields))
+        model.classifier.weight.data[:] = 0  # the logits are the biases
+        model.classifier.bias.data[:] = [0.1, -0.0496][: model.config.num_labels]
+        model.save_pretrained(tmp_path / str(number))
+        code, printed, _ = run(capsys, "predict", tmp_path / str(number), path)
+        assert code == 0 and [line.strip() for line in printed.splitlines()[1:]] == lines
+    (tmp_path / "data").mkdir()
+    for name in ("cat", "dog"):
+        (tmp_path / "data" / name).mkdir()
+        for place in range(3):
+            shutil.copyfile(path, tmp_path / "data" / name / f"{place}.png")
+    refused(capsys, "evaluate", tmp_path / "0", tmp_path / "data", match="the model's task is multi_label_class")
+    out = tmp_path / "out"
+    assert run(capsys, "finetune", tmp_path / "0", tmp_path / "data", "--out", out, "--epochs", 1)[0] == 0
+    assert json.loads((out / "config.json").read_text())["problem_type"] is None
+
+
+def test_a_model_sees_pictures_as_its_folder_describes_them(tmp_path, photos, capsys):
+    """predict, evaluate and finetune crop photos as the folder says; import keeps what timm says."""
+    golden = Path(__file__).parent / "golden" / "spellings"
+    assert run(capsys, "import", golden / "timm_vit", tmp_path / "timm")[0] == 0
+    described = weights.read_preprocessor(tmp_path / "timm")
+    assert (described["size"], described["crop_size"]) == ({"shortest_edge": 13}, {"height": 12, "width": 12})
+    photo = next((photos / "red").glob("*.png"))
+    model = vit.ViTForImageClassification.from_pretrained(golden / "timm_vit")
+    x = images.pixel_values(photo, shortest_edge=13, crop=12, resample="bicubic")
+    p = ops.softmax(model(x[None]).logits).data[0]
+    printed = run(capsys, "predict", tmp_path / "timm", photo, "--top", 1)[1]
+    assert printed.splitlines()[1].split() == [f"{p.max():.2%}", f"LABEL_{p.argmax()}"]
+
+    shutil.copytree(golden / "dinov2", tmp_path / "dinov2")
+    fields = {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 20}, "crop_size": 16}
+    (tmp_path / "dinov2" / "preprocessor_config.json").write_text(json.dumps(fields))
+    out = tmp_path / "out"
+    assert run(capsys, "finetune", tmp_path / "dinov2", photos, "--out", out, "--epochs", 2)[0] == 0
+    config, described = (json.loads((out / f"{name}.json").read_text()) for name in ("config", "preprocessor_config"))
+    assert config["image_size"] == [16, 16] and config["model_type"] == "vit"
+    assert (described["size"], described["crop_size"]) == ({"shortest_edge": 20}, {"height": 16, "width": 16})
+    assert run(capsys, "evaluate", out, photos)[0] == 0
+    larger = "finetune", tmp_path / "dinov2", photos, "--out", tmp_path / "larger", "--epochs", 1, "--image-size", 32
+    assert run(capsys, *larger)[0] == 0
+    described = json.loads((tmp_path / "larger" / "preprocessor_config.json").read_text())
+    assert (described["size"], described["crop_size"]) == ({"shortest_edge": 40}, {"height": 32, "width": 32})
+
+    fields = {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 15}, "do_center_crop": False}
+    (out / "preprocessor_config.json").write_text(json.dumps(fields))
+    assert run(capsys, "predict", out, photo)[0] == 0  # 15x22 pixels: positions are interpolated
+    refused(capsys, "evaluate", out, photos, match="the pictures would keep sizes of their own")
 
 
 def test_training_is_repeatable_for_a_seed(tmp_path):

@@ -92,3 +92,30 @@ def test_infinite_and_huge_logits_are_as_in_pytorch(logits, label, smoothing, lo
         y.backward()
     np.testing.assert_allclose(y.item(), loss, rtol=1e-6)
     np.testing.assert_allclose(x.grad, [gradient], rtol=1e-5)
+
+
+def test_yes_or_no_questions_are_cross_entropies_of_two_classes(rng):
+    """-log softmax of the logits (x, 0): the same number, and no overflow at either end."""
+    x = np.concatenate([rng.standard_normal((2, 3)), [[1e4, -1e4, 0.0]]])
+    for answer, label in ((1.0, 0), (0.0, 1)):
+        logits = Tensor(x, requires_grad=True)
+        loss = ops.binary_cross_entropy(logits, np.full_like(x, answer))
+        pairs = Tensor(np.stack([x, np.zeros_like(x)], -1).reshape(-1, 2), requires_grad=True)  # (B * K, 2)
+        expected = ops.cross_entropy(pairs, np.full(x.size, label))
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-14)
+        loss.backward()
+        expected.backward()
+        np.testing.assert_allclose(logits.grad.reshape(-1), pairs.grad[:, 0], rtol=1e-12, atol=1e-16)
+
+
+@pytest.mark.parametrize("op", [ops.binary_cross_entropy, ops.mean_squared_error])
+def test_labels_that_are_no_scores_are_refused(op):
+    for labels, message in (
+        ([1, 0], "labels are int64"),
+        ([True, False], "labels are bool"),
+        ([0.5, 1.0, 0.0], r"logits \(2, 3\) and labels \(3,\) do not fit"),
+        ([[0.5, 1.0, 0.0]], r"labels \(1, 3\) do not fit"),
+        ([[0.5, 1.0, np.nan]] * 2, "not all finite"),
+    ):
+        with pytest.raises(ShapeError, match=f"^{op.__name__}: .*{message}"):
+            op(np.ones((2, 3)), labels)

@@ -666,3 +666,29 @@ def test_float_grey_up_to_one(tmp_path):
 def test_what_is_no_file_is_not_opened():  # a pipe would be waited for
     with pytest.raises(MinivitError, match="not a regular file"):
         open_image(os.devnull)
+
+
+def test_options_of_pixel_values_that_cannot_be_are_refused(rng):
+    picture = rng.integers(0, 256, (5, 9, 3), dtype=np.uint8)
+    for options, message in (
+        ({"resample": "lanczos"}, "resample='lanczos'.\n  rule: one of bilinear, bicubic"),
+        ({"shortest_edge": 0}, "shortest_edge=0 is no size"),
+        ({"shortest_edge": 2.5}, "shortest_edge=2.5 is no size"),
+        ({"crop": (3, -1)}, r"crop=\(3, -1\) is no size"),
+        ({"shortest_edge": 10_000}, "has 10000x18000 pixels with shortest_edge=10000"),
+    ):
+        with pytest.raises(ShapeError, match=f"^pixel_values: .*{message}"):
+            pixel_values(picture, **options)
+
+
+def test_a_picture_may_keep_its_size_and_its_shape(rng):
+    picture = rng.integers(0, 256, (5, 9, 3), dtype=np.uint8)
+    kept = pixel_values(picture, do_resize=False, mean=0, std=1, rescale_factor=1)
+    np.testing.assert_array_equal(kept, picture.transpose(2, 0, 1))
+    assert pixel_values(picture, shortest_edge=10).shape == (3, 10, 18)
+    assert pixel_values(picture.transpose(1, 0, 2), shortest_edge=4).shape == (3, 7, 4)
+    middle = pixel_values(picture, do_resize=False, crop=(3, 4), mean=0, std=1, rescale_factor=1)
+    np.testing.assert_array_equal(middle, picture[1:4, 2:6].transpose(2, 0, 1))
+    larger = pixel_values(picture, do_resize=False, crop=(8, 9), mean=0, std=1, rescale_factor=1)
+    np.testing.assert_array_equal(larger[:, 2:7], picture.transpose(2, 0, 1))  # the odd row of black above
+    assert not larger[:, :2].any() and not larger[:, 7:].any()

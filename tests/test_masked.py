@@ -114,8 +114,6 @@ def test_the_body_goes_on_as_a_classifier_and_back(tmp_path):
     with pytest.warns(UserWarning, match=r"vit.embeddings.mask_token, decoder.0.weight, decoder.0.bias"):
         back = ViTForMaskedImageModeling.from_pretrained(tmp_path, ignore_mismatched_sizes=True)
     assert back(np.zeros((1, 3, 12, 12), np.float32), np.ones((1, 9), bool)).loss.item() > 0
-    with pytest.raises(ShapeError, match="2 missing"):
-        ViTForImageClassification.from_pretrained(GOLDEN)
 
 
 def test_every_pixel_is_in_a_patch_that_may_be_painted(rng):

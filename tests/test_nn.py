@@ -407,8 +407,14 @@ def test_activations_have_the_names_of_hugging_face_configs():
         "gelu_pytorch_tanh": ops.gelu_tanh,
         "relu": ops.relu,
         "tanh": ops.tanh,
+        "gelu_python": ops.gelu,
+        "gelu_fast": ops.gelu_tanh,
+        "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+        "silu": lambda x: x / (1 + np.exp(-x)),
+        "swish": lambda x: x / (1 + np.exp(-x)),
+        "quick_gelu": lambda x: x / (1 + np.exp(-1.702 * x)),
     }.items():
-        assert np.array_equal(nn.ACTIVATIONS[name](x).data, op(x).data)
+        np.testing.assert_allclose(nn.ACTIVATIONS[name](x).data, np.asarray(op(x)), rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from minivit import Tensor, gradcheck, nn, no_grad, ops
+from minivit import Tensor, gradcheck, nn, no_grad, ops, weights
 from minivit.errors import FileError, MinivitError, ShapeError
 from minivit.vit import (
     ImageClassifierOutput,
@@ -707,13 +707,25 @@ def test_a_pruned_model_is_saved_and_read(tmp_path):
     model = lively(ViTForImageClassification(small()), np.float32)
     model.prune_heads({0: [0, 2], 1: [0, 1, 2]})
     model.save_pretrained(tmp_path)
-    again = ViTForImageClassification.from_pretrained(tmp_path)
-    assert same_state(model, again)
-    assert again.config.pruned_heads == {0: [0, 2], 1: [0, 1, 2]}
+    again = ViTForImageClassification.from_pretrained(tmp_path)  # whole matrices, with zeros for the pruned heads
+    assert again.config.pruned_heads == {} == json.loads((tmp_path / "config.json").read_text())["pruned_heads"]
     x = pixels(2, 2, 6, 6)
-    assert np.array_equal(again(x).logits.data, model(x).logits.data)
-    again.prune_heads({0: [1, 2]})
-    assert again.vit.encoder.layer[0].attention.pruned_heads == {0, 1, 2}
+    np.testing.assert_allclose(again(x).logits.data, model(x).logits.data, rtol=0, atol=1e-6)
+    attention = again.vit.encoder.layer[0].attention
+    for layer in (attention.attention.query, attention.attention.key, attention.attention.value):
+        assert (layer.weight.data.any(1) == [False, False, True, True, False, False]).all()  # 3 heads of 2 rows
+        assert (layer.bias.data != 0).tolist() == [False, False, True, True, False, False]
+    assert (attention.output.dense.weight.data.any(0) == [False, False, True, True, False, False]).all()
+    again.prune_heads(model.config.pruned_heads)
+    assert same_state(model, again)
+
+
+def test_a_folder_of_pruned_matrices_is_read_as_transformers_4_wrote_it(tmp_path):
+    model = lively(ViTForImageClassification(small()), np.float32)
+    model.prune_heads({0: [0, 2], 1: [0, 1, 2]})
+    weights.write_folder(tmp_path, model.fields(), model.state_dict())
+    again = ViTForImageClassification.from_pretrained(tmp_path)
+    assert same_state(model, again) and again.config.pruned_heads == {0: [0, 2], 1: [0, 1, 2]}
     assert ViTModel.from_pretrained(tmp_path).encoder.layer[0].attention.pruned_heads == {0, 2}
 
 
@@ -827,23 +839,24 @@ def test_a_body_comes_back_with_the_pooler_that_it_had(tmp_path, add_pooling_lay
 def test_a_classifier_on_a_saved_body(tmp_path):
     body = lively(ViTModel(small()), np.float32)
     body.save_pretrained(tmp_path)
-    with pytest.raises(ShapeError) as raised:
-        ViTForImageClassification.from_pretrained(tmp_path, num_labels=3)
-    message = str(raised.value)
-    assert "2 missing, 0 unexpected, 0 mismatched" in message
-    assert "missing: classifier.weight" in message and "missing: classifier.bias" in message
     with pytest.warns(
         UserWarning, match=r"^a new head was drawn \(classifier.weight, classifier.bias\): train it"
     ) as warned:
-        model = ViTForImageClassification.from_pretrained(
-            tmp_path, ignore_mismatched_sizes=True, num_labels=3, initializer_range=0.5, rng=9
+        model, info = ViTForImageClassification.from_pretrained(
+            tmp_path, num_labels=3, initializer_range=0.5, rng=9, output_loading_info=True
         )
+    assert info == {
+        "missing_keys": ["classifier.bias", "classifier.weight"],
+        "unexpected_keys": ["pooler.dense.bias", "pooler.dense.weight"],
+        "mismatched_keys": [],
+        "error_msgs": [],
+    }
     assert warned[0].filename == __file__
     assert model.classifier.weight.shape == (3, 6)
     assert 0.3 < model.classifier.weight.data.std() < 0.7 and not model.classifier.bias.data.any()
     assert all(np.array_equal(x, body.state_dict()[name]) for name, x in model.vit.state_dict().items())
     with pytest.warns(UserWarning):
-        other = ViTForImageClassification.from_pretrained(tmp_path, True, num_labels=3, rng=8)
+        other = ViTForImageClassification.from_pretrained(tmp_path, num_labels=3, rng=8)
     assert not np.array_equal(other.classifier.weight.data, model.classifier.weight.data)
 
 
@@ -852,8 +865,12 @@ def test_another_number_of_classes():
         ViTForImageClassification.from_pretrained(GOLDEN, num_labels=7)
     assert "0 missing, 0 unexpected, 2 mismatched" in str(raised.value)
     assert "classifier.weight: expected (7, 24), found (5, 24)" in str(raised.value)
+    assert str(raised.value).endswith("; in Python, ignore_mismatched_sizes=True draws a new head.")
     with pytest.warns(UserWarning, match="a new head was drawn"):
-        model = ViTForImageClassification.from_pretrained(GOLDEN, ignore_mismatched_sizes=True, num_labels=7)
+        model, info = ViTForImageClassification.from_pretrained(
+            GOLDEN, ignore_mismatched_sizes=True, num_labels=7, output_loading_info=True
+        )
+    assert info["mismatched_keys"] == [("classifier.bias", (5,), (7,)), ("classifier.weight", (5, 24), (7, 24))]
     assert model.config.id2label[6] == "LABEL_6"
     assert model(PIXELS, labels=[6, 0, 5]).logits.shape == (3, 7)
     with warnings.catch_warnings():
@@ -1070,17 +1087,98 @@ def test_repr_is_a_tree_in_ascii():
     assert text.endswith("  (classifier): Linear(in_features=6, out_features=4, bias=True)\n)")
 
 
-def test_one_class_has_no_loss():
-    with pytest.raises(MinivitError, match="num_labels=1"):
-        ViTForImageClassification(small(num_labels=1))(pixels(1, 2, 6, 6), labels=[0])
+@pytest.mark.parametrize("fields", [{"num_labels": 1}, {"problem_type": "multi_label_classification"}])
+def test_class_numbers_are_no_labels_of_scores(fields):
+    with pytest.raises(MinivitError, match=r"labels are int64[\s\S]*num_labels=1, labels are floats"):
+        ViTForImageClassification(small(**fields))(pixels(1, 2, 6, 6), labels=[0])
+
+
+def test_the_loss_is_that_of_the_problem_type():
+    """By hand: the mean squared error, and -t log p - (1 - t) log (1 - p) with p = sigmoid(logit)."""
+    x = pixels(2, 2, 6, 6)
+    model = ViTForImageClassification(small(num_labels=1)).eval()
+    logits = model(x).logits.data[:, 0]
+    for labels in ([0.5, -3.0], [[0.5], [-3.0]]):
+        assert model(x, labels=labels).loss.item() == pytest.approx(np.mean((logits - [0.5, -3.0]) ** 2), rel=1e-6)
+    t = np.array([[1.0, 0.0, 0.25], [1.0, 1.0, 0.0]])
+    model = ViTForImageClassification(small(num_labels=3, problem_type="multi_label_classification")).eval()
+    p = 1 / (1 + np.exp(-model(x).logits.data))
+    expected = -(t * np.log(p) + (1 - t) * np.log(1 - p)).mean()
+    assert model(x, labels=t).loss.item() == pytest.approx(expected, rel=1e-6)
+    model = ViTForImageClassification(small(num_labels=3, problem_type="regression")).eval()
+    assert model(x, labels=t).loss.item() == pytest.approx(((model(x).logits.data - t) ** 2).mean(), rel=1e-6)
 
 
 def test_from_pretrained_takes_no_option_that_it_does_not_know():
-    for option in ({"config": ViTConfig()}, {"num_label": 7}, {"add_pooling_layer": False}):
+    for option in ({"device_map": "auto"}, {"num_label": 7}, {"add_pooling_layer": False}):
         with pytest.raises(MinivitError, match=f"from_pretrained: unknown options: {next(iter(option))}"):
             ViTForImageClassification.from_pretrained(GOLDEN, **option)
-    with pytest.raises(MinivitError, match=r"hint: model.to\(np.float64\)"):
-        ViTModel.from_pretrained(GOLDEN, dtype="float64")
+    with pytest.raises(MinivitError, match=r"config is a dict\.\n  rule: it is a ViTConfig"):
+        ViTModel.from_pretrained(GOLDEN, config={})
+    with pytest.raises(MinivitError, match=r"revision='main'\.\n  rule: .*a folder has none"):
+        ViTModel.from_pretrained(GOLDEN, revision="main")
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"id2label": {"0": "cat", "1": "dog", "2": "cow", "3": "hen", "4": "pig"}, "label2id": {"LABEL_0": 0}},
+        {"id2label": {"0": "cat", "1": "dog", "2": "cow", "3": "hen", "4": "pig"}},
+        {"id2label": None, "num_labels": 5, "label2id": {"cat": 0, "dog": 1}},
+        {"id2label": {str(i): i * i for i in range(5)}},
+        {"id2label": {str(i + 1): "abcde"[i] for i in range(5)}},
+    ],
+    ids=str,
+)
+def test_a_folder_loads_whatever_transformers_left_of_its_labels(labels, tmp_path):
+    shutil.copytree(GOLDEN, tmp_path / "tiny")
+    fields = json.loads((GOLDEN / "config.json").read_text())
+    fields = {key: value for key, value in fields.items() if "label" not in key} | labels
+    (tmp_path / "tiny" / "config.json").write_text(json.dumps(fields))
+    model = ViTForImageClassification.from_pretrained(tmp_path / "tiny")
+    assert model.config.num_labels == 5 and len(model.config.class_names) == 5
+    names = ViTForImageClassification.from_pretrained(tmp_path / "tiny", id2label=dict(enumerate("vwxyz"))).config
+    assert names.label2id == {"v": 0, "w": 1, "x": 2, "y": 3, "z": 4}
+    model.config.id2label = dict(enumerate("fghij"))
+    model.save_pretrained(tmp_path / "again")
+    assert ViTForImageClassification.from_pretrained(tmp_path / "again").config.class_names == list("fghij")
+
+
+def test_from_pretrained_takes_the_dtype_that_is_asked_for(tmp_path):
+    for option in (np.float64, "float64", np.dtype(np.float64), "torch.float64"):
+        for name in ("dtype", "torch_dtype"):
+            model = ViTModel.from_pretrained(GOLDEN, **{name: option})
+            assert {p.dtype for p in model.parameters()} == {np.dtype(np.float64)} and not model.training
+    for option in (np.float32, "float32", "auto", None):
+        assert ViTModel.from_pretrained(GOLDEN, dtype=option).dtype == np.float32
+    third = np.float64(1) / 3
+    model = ViTModel(small()).to(np.float64)
+    model.embeddings.cls_token.data[:] = third
+    model.save_pretrained(tmp_path)
+    assert (ViTModel.from_pretrained(tmp_path, dtype="auto").embeddings.cls_token.data == third).all()
+    assert ViTModel.from_pretrained(tmp_path).dtype == np.float32
+    for option in ("float16", np.float16, "bfloat16", "double", 7):
+        with pytest.raises(MinivitError, match=r"dtype=.*\n  rule: minivit computes in float32 and float64"):
+            ViTModel.from_pretrained(GOLDEN, dtype=option)
+
+
+def test_a_config_may_be_given_in_place_of_the_files():
+    config = ViTConfig.from_json_file(GOLDEN / "config.json")
+    config.id2label = dict(enumerate("abcde"))
+    config.image_size = (20, 12)
+    model = ViTForImageClassification.from_pretrained(GOLDEN, config=config, hidden_dropout_prob=0.5)
+    assert model.config.label2id["e"] == 4 and model.config.hidden_dropout_prob == 0.5
+    other = ViTForImageClassification.from_pretrained(GOLDEN, image_size=(20, 12))
+    assert same_state(model, other)
+
+
+def test_a_word_of_pruned_heads_beside_whole_matrices_is_passed_over(tmp_path):
+    """transformers 5 keeps pruned_heads in config.json and prunes nothing."""
+    whole = ViTModel(small())
+    whole.save_pretrained(tmp_path)
+    fields = json.loads((tmp_path / "config.json").read_text()) | {"pruned_heads": {"0": [1]}}
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    assert same_state(ViTModel.from_pretrained(tmp_path), whole)
 
 
 def test_from_pretrained_with_and_without_the_parts_that_serve_one_task(tmp_path):

@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
+from PIL import Image
 
 from minivit import images
+from minivit.datasets import Dataset, Photos
 from minivit.errors import FileError, MinivitError, ShapeError, check_names
 from minivit.machinery import files
 from minivit.machinery.files import replacing, write_json
@@ -21,7 +23,9 @@ from minivit.nn import Linear
 from minivit.optim import AdamW, ExponentialMovingAverage
 from minivit.vit import ViTForImageClassification, ViTForMaskedImageModeling
 from minivit.weights import (
+    at_size,
     hub_name,
+    picture_options,
     preprocessor,
     read_folder,
     read_preprocessor,
@@ -321,7 +325,7 @@ def test_a_folder_that_is_none(tmp_path):
         (b'{"model_type": "\xff\xfe"}', "cannot be read as JSON"),
         (b"[" * 100_000, "cannot be read as JSON"),
         (b"[1, 2]", "holds a list, not a JSON object"),
-        (b'{"model_type": "deit"}', "model_type is 'deit'"),
+        (b'{"model_type": "beit"}', "model_type is 'beit'"),
         (b'{"hidden_size": 24}', "model_type is None"),
     ],
 )
@@ -461,6 +465,7 @@ def test_a_folder_without_a_preprocessor(tmp_path):
             preprocessor((8, 9), 0.1, 2, 1),
         ),
         ({"image_mean": 0.25, "image_std": 1, "feature_extractor_type": "ViT"}, preprocessor(224, 0.25, 1, 3)),
+        ({"do_normalize": None, "size": [8, 9], "do_pad": None}, preprocessor((8, 9), 0, 1, 3)),
         (
             {"do_normalize": False, "image_mean": [0.1, 0.2], "image_std": [1, 3], "do_center_crop": False},
             preprocessor(224, 0, 1, 2),
@@ -475,13 +480,23 @@ def test_old_and_short_preprocessors_are_understood(tmp_path, fields, expected):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"resample": 3},
-        {"do_center_crop": True},
+        {"resample": 1},
+        {"resample": None},
+        {"resample": True},
         {"do_pad": True},
-        {"do_resize": False},
-        {"do_rescale": False},
-        {"rescale_factor": 1 / 127.5},
-        {"size": {"shortest_edge": 224}},
+        {"do_thumbnail": True},
+        {"do_resize": "yes"},
+        {"rescale_factor": 0},
+        {"rescale_factor": None},
+        {"crop_pct": 0.875},
+        {"data_format": "channels_last"},
+        {"default_to_square": "no"},
+        {"image_processor_type": "ConvNextImageProcessor"},
+        {"size": {"longest_edge": 224}},
+        {"size": {"shortest_edge": 224, "longest_edge": 448}},
+        {"size": {"height": 224}},
+        {"size": None},
+        {"size": True},
         {"size": 0},
         {"size": 2.5},
         {"size": 10**400},
@@ -502,9 +517,84 @@ def test_a_preprocessor_that_minivit_cannot_follow_is_refused(tmp_path, fields):
         read_preprocessor(tmp_path)
 
 
+def processor_cases():
+    """(fields of the file, golden pixel_values by the names of the pictures) of transformers' processors."""
+    with np.load(GOLDEN.parent / "preprocessors.npz") as file:
+        arrays = dict(file)
+    pictures = {name.partition(".")[2]: x for name, x in arrays.items() if name.startswith("picture.")}
+    cases = json.loads(str(arrays["cases"]))
+    return pictures, [(fields, {p: arrays[f"{i}.{p}"] for p in pictures}) for i, fields in enumerate(cases)], arrays
+
+
+PICTURES, PROCESSED, PROCESSOR_ARRAYS = processor_cases()
+
+
+@pytest.mark.parametrize(("fields", "expected"), PROCESSED, ids=lambda x: str(x) if "size" in x else None)
+def test_pictures_are_transformers_to_the_last_bit(tmp_path, fields, expected):
+    write_preprocessor(tmp_path, **fields)
+    described = read_preprocessor(tmp_path)
+    for name, picture in PICTURES.items():
+        pixels = images.pixel_values(picture, **picture_options(described, 3))
+        assert pixels.dtype == np.float32 and pixels.flags.c_contiguous
+        np.testing.assert_array_equal(pixels, expected[name], name)
+    write_json(tmp_path / "preprocessor_config.json", described)  # what is written says the same
+    assert read_preprocessor(tmp_path) == described
+
+
+@pytest.mark.parametrize("kind", ["ViT", "Bit", "DeiT"])
+@pytest.mark.parametrize("word", ["ImageProcessor", "ImageProcessorFast", "FeatureExtractor"])
+def test_what_a_file_does_not_say_is_as_its_processor_has_it(tmp_path, kind, word):
+    key = "feature_extractor_type" if "Feature" in word else "image_processor_type"
+    write_preprocessor(tmp_path, **{key: kind + word})
+    pixels = images.pixel_values(PICTURES["wide"], **picture_options(read_preprocessor(tmp_path), 3))
+    np.testing.assert_array_equal(pixels[:, ::9, ::9], PROCESSOR_ARRAYS[f"defaults.{kind}"])
+
+
+@pytest.mark.parametrize("case", [5, 10, 15])
+def test_a_data_set_goes_the_same_way_as_a_picture(tmp_path, case):
+    """Photos from the disk, and an array in memory, in batches: the golden numbers again."""
+    fields, expected = PROCESSED[case]
+    write_preprocessor(tmp_path, **fields)
+    options = picture_options(read_preprocessor(tmp_path), 3)
+    scaling = [options.pop(name) for name in ("mean", "std", "rescale_factor")]
+    assert options.pop("do_resize")
+    paths = [tmp_path / f"{name}.png" for name in PICTURES]
+    for path, picture in zip(paths, PICTURES.values(), strict=True):
+        Image.fromarray(picture).save(path)
+    photos = Dataset(Photos(paths, (3, 3)), [0] * 4, ["all"]).resized(**options).scaled(*scaling)
+    assert photos.image_size == expected["wide"].shape[1:]
+    np.testing.assert_array_equal(photos.subset([1, 0, 3, 2]).batch([1, 0])[0], [expected["wide"], expected["tall"]])
+    array = PICTURES["wide"].transpose(2, 0, 1)[None]
+    array = Dataset(array, [0], ["all"]).resized(**options).scaled(*scaling)
+    np.testing.assert_array_equal(array.batch([0])[0][0], expected["wide"])
+    with pytest.raises(ShapeError, match="the pictures would keep sizes of their own"):
+        photos.resized(None, shortest_edge=5)
+
+
+def test_a_timm_folder_says_in_its_config_how_pictures_are_made(tmp_path):
+    pretrained = {"input_size": [3, 12, 10], "crop_pct": 0.9, "interpolation": "bicubic", "mean": [0.1], "std": [0.2]}
+    write_config(tmp_path, {"architecture": "vit_tiny_patch16_224", "pretrained_cfg": pretrained})
+    found = read_preprocessor(tmp_path)
+    assert (found["size"], found["crop_size"]) == ({"shortest_edge": 13}, {"height": 12, "width": 10})
+    assert (found["resample"], found["image_mean"], found["image_std"]) == (3, [0.1], [0.2])
+    faults = ({"crop_mode": "squash"}, "crop_mode: 'squash'"), ({"interpolation": "lanczos"}, "resample: 'lanczos'")
+    for fault, message in faults:
+        write_config(tmp_path, {"architecture": "vit", "pretrained_cfg": pretrained | fault})
+        with pytest.raises(FileError, match=rf"config.json: asks for what minivit does not do:\n    .*{message}"):
+            read_preprocessor(tmp_path)
+
+
+def test_another_size_is_cropped_in_proportion():
+    plain = preprocessor(8, 0.5, 0.5, 3)
+    assert at_size(plain, (12, 10)) == preprocessor((12, 10), 0.5, 0.5, 3)
+    crops = plain | {"size": {"shortest_edge": 256}, "do_center_crop": True, "crop_size": {"height": 224, "width": 224}}
+    made = at_size(crops, (448, 448))
+    assert made["size"] == {"shortest_edge": 512} and made["crop_size"] == {"height": 448, "width": 448}
+
+
 def test_all_that_it_cannot_follow_is_listed(tmp_path):
-    write_preprocessor(tmp_path, resample=3, do_center_crop=True, crop_size=200)
-    with pytest.raises(FileError, match=r"do:\n    resample: 3\n    do_center_crop: True\n  rule"):
+    write_preprocessor(tmp_path, resample=0, do_center_crop=True, crop_pct=0.9)
+    with pytest.raises(FileError, match=r"do:\n    crop_pct: 0.9\n    crop_size: None\n    resample: 0\n  rule"):
         read_preprocessor(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text("[]", encoding="utf-8")
     with pytest.raises(FileError, match=r"preprocessor_config\.json: holds a list"):

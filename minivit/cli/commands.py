@@ -46,7 +46,7 @@ def train(
     chosen = _chosen(data, fast, changes)
     fields = chosen.model | (model or {})
     _check_outside(data, out)
-    train_set, test_set = _data(data, fields.pop("image_size", None), strict)
+    train_set, test_set = _data(data, {"size": fields.pop("image_size", None)}, strict)
     fields |= {"image_size": train_set.image_size, "num_channels": train_set.num_channels}
     fields["id2label"] = dict(enumerate(train_set.class_names))
     fields["encoder_stride"] = to_2tuple(fields["patch_size"])[0]
@@ -78,23 +78,24 @@ def finetune(
     found = find(source)
     fields, tensors = weights.read_folder(found)
     before = ViTConfig.from_dict(fields)
-    size = to_2tuple(image_size or before.image_size)
-    train_set, test_set = _data(data, size, strict)
+    fields["problem_type"] = None  # a folder of a class, or a digit, gives class numbers
+    preprocessor = _preprocessor(found, before)
+    size = image_size or _last_size(preprocessor) or before.image_size
+    if size != _last_size(preprocessor):
+        preprocessor = weights.at_size(preprocessor, to_2tuple(size))
+    train_set, test_set = _data(data, weights.picture_options(preprocessor, before.num_channels), strict)
     _check_channels("finetune", before, train_set)
     names = dict(enumerate(train_set.class_names))
     if names != before.id2label:  # the old head, even one of the same size, speaks of other classes
         tensors = {name: array for name, array in tensors.items() if not name.startswith("classifier.")}
     with notes():
         model = ViTForImageClassification.from_tensors(
-            fields, tensors, ignore_mismatched_sizes=True, rng=seed, id2label=names, image_size=size
+            fields, tensors, ignore_mismatched_sizes=True, rng=seed, id2label=names, image_size=to_2tuple(size)
         )
     if freeze:
         for parameter in model.vit.parameters():
             parameter.requires_grad = False
     chosen = _chosen(data, fast, {"lr": recipe(data).lr / 2} | changes)  # gently: the body has learned already
-    preprocessor = weights.read_preprocessor(found)
-    if preprocessor is not None:
-        preprocessor["size"] = {"height": size[0], "width": size[1]}
     with _unwarned():
         _fit(model, chosen, train_set, test_set, out, seed, resume, force, preprocessor)
 
@@ -105,11 +106,11 @@ def evaluate(source, data, out=None, *, strict=False, force=False):
     out: folder for the picture; None takes `source`, if it is a folder that minivit wrote. force: write into a folder
     with other files, too.
     """
-    model, pictures = _load(source)
+    model, options = _load(source)
     path = place_of_picture(source, out, "confusion.png", force)
-    _, test_set = _data(data, model.config.image_size, strict)
+    _, test_set = _data(data, options, strict)
     _check_channels("evaluate", model.config, test_set)
-    own = list(model.config.id2label.values())
+    own = model.config.class_names
     if own != test_set.class_names and own != [f"LABEL_{k}" for k in range(len(test_set.class_names))]:
         raise MinivitError(
             "evaluate",
@@ -120,7 +121,7 @@ def evaluate(source, data, out=None, *, strict=False, force=False):
     if not len(test_set):
         raise MinivitError("evaluate", f"{data} has no test pictures.", hint="give each class two photos or more.")
     with _unwarned():
-        measured = training.evaluate(model, test_set.scaled(*pictures))
+        measured = training.evaluate(model, _scaled(test_set, options))
     if not np.isfinite(measured.loss):
         raise _not_finite(f"the loss on {len(test_set)} pictures of {data} is {measured.loss}", source)
     print(f"accuracy {measured.accuracy:.2%} on {len(test_set)} pictures, loss {measured.loss:.4f}\n")
@@ -132,24 +133,26 @@ def evaluate(source, data, out=None, *, strict=False, force=False):
 
 
 def predict(source, photos, *, top=3, invert=False):
-    """Print the most likely classes of each photo, with their probabilities.
+    """Print the most likely classes of each photo, with their probabilities; of a regression, its numbers.
 
     invert: turn black and white around first, for ink on paper before a model that learned white on black.
     """
-    model, (mean, std) = _load(source)
-    names, count = model.config.id2label, min(top, model.config.num_labels)
+    model, options = _load(source)
+    names, task = model.config.class_names, model.config.task
+    chances = ops.sigmoid if task == "multi_label_classification" else ops.softmax
     for start in range(0, len(photos), FEW):
         few = photos[start : start + FEW]
-        batch = [_pixel_values(photo, model.config, mean, std, invert) for photo in few]
+        batch = [_pixel_values(photo, model.config, options, invert) for photo in few]
         for photo, pixel_values in zip(few, batch, strict=True):
             with no_grad(), _unwarned():
-                logits = model(pixel_values[None]).logits  # (1, K)
+                logits = model(pixel_values[None], interpolate_pos_encoding=True).logits  # (1, K)
             if not np.isfinite(logits.data).all():
                 raise _not_finite(f"the scores of {photo} are not finite", source)
-            p = ops.softmax(logits).data[0]  # (K,)
+            numbers = logits.data[0] if task == "regression" else chances(logits).data[0]  # (K,)
             print(shown(photo))
-            for k in np.argsort(-p, kind="stable")[:count]:
-                print(f"  {p[k]:7.2%}  {shown(names[int(k)])}")
+            for k in range(len(numbers)) if task == "regression" else np.argsort(-numbers, kind="stable")[:top]:
+                number = f"{numbers[k]:7.4f}" if task == "regression" else f"{numbers[k]:7.2%}"
+                print(f"  {number}  {shown(names[k])}")
 
 
 def export(source, out, *, force=False):
@@ -183,11 +186,16 @@ def _model(fields, tensors):
     return kind.from_tensors(fields, tensors)
 
 
-def _data(name, size, strict):
-    """(train, test), their pictures resized unless size is None, with what was skipped as a note."""
+def _data(name, options, strict):
+    """(train, test), their pictures by these options of pixel_values, or as they are; a note of what was skipped."""
+    options = {key: options.get(key) for key in ("size", "resample", "shortest_edge", "crop") if options.get(key)}
     with notes():
-        pair = datasets.load(name, size=size or PHOTO_SIZE, strict=strict)
-    return pair if size is None else [dataset.resized(size) for dataset in pair]
+        pair = datasets.load(name, size=options.get("crop") or options.get("size") or PHOTO_SIZE, strict=strict)
+    return [dataset.resized(**{"size": None} | options) for dataset in pair] if options else pair
+
+
+def _scaled(dataset, options):
+    return dataset.scaled(options["mean"], options["std"], options["rescale_factor"])
 
 
 def named_size(name):
@@ -204,16 +212,16 @@ def _chosen(data, fast, changes):
 def _fit(model, chosen, train_set, test_set, out, seed, resume, force, preprocessor=None):
     """Train, and write all that a training folder holds."""
     out, config = Path(out), model.config
-    mean, std = _mean_and_std(preprocessor, config.num_channels)
-    train_set, test_set = train_set.scaled(mean, std), test_set.scaled(mean, std)
+    preprocessor = preprocessor or weights.preprocessor(config.image_size, 0.5, 0.5, config.num_channels)
+    options = weights.picture_options(preprocessor, config.num_channels)
+    train_set, test_set = _scaled(train_set, options), _scaled(test_set, options)
     painting = isinstance(model, ViTForMaskedImageModeling)
     hint = "choose another folder; or go on with a training by --resume."
     with writing(out, force=force, resume=resume, hint=hint) as lock:
-        described = preprocessor or weights.preprocessor(config.image_size, mean, std, config.num_channels)
         if resume:
             _check_same(out, model.fields())
         else:
-            _describe(out, model.fields(), described)
+            _describe(out, model.fields(), preprocessor)
             training.write_history(out / training.HISTORY, [])
         kind = type(model).__name__
         print(f"{kind} of {model.num_parameters():,} parameters, {len(train_set)} pictures to learn from")
@@ -229,7 +237,7 @@ def _fit(model, chosen, train_set, test_set, out, seed, resume, force, preproces
         lock.check()
         if not (out / weights.CONFIG).exists():
             print(f"note: {shown(out / weights.CONFIG)} was deleted meanwhile, and is written again.")
-            _describe(out, model.fields(), described)
+            _describe(out, model.fields(), preprocessor)
         _check_same(out, model.fields())
         _draw(out / "curves.png", "training_curves", history)
     if "test_accuracy" not in history[-1] and not painting:
@@ -259,7 +267,7 @@ def _describe(out, fields, preprocessor):
 
 
 def _load(source):
-    """The classifier in a folder, and the (mean, std) of the pictures that it was trained on."""
+    """The classifier in a folder, for pictures of the size that it gets, and the options of pixel_values for them."""
     found = find(source)
     fields, tensors = weights.read_folder(found)
     if not any(name.startswith("classifier.") for name in tensors):
@@ -269,27 +277,27 @@ def _load(source):
             rule="only a classifier has classes to tell.",
             hint=f"finetune it first: minivit finetune {source} DATA --out DIR",
         )
-    model = ViTForImageClassification.from_tensors(fields, tensors)
-    return model, _mean_and_std(weights.read_preprocessor(found), model.config.num_channels)
+    config = ViTConfig.from_dict(fields)
+    preprocessor = _preprocessor(found, config)
+    size = _last_size(preprocessor)
+    fits = size and all(side % p == 0 for side, p in zip(size, to_2tuple(config.patch_size), strict=True))
+    model = ViTForImageClassification.from_tensors(fields, tensors, image_size=size if fits else config.image_size)
+    return model, weights.picture_options(preprocessor, config.num_channels)
 
 
-def _mean_and_std(preprocessor, channels):
-    """(mean, std) of a preprocessor, each one number or one for each channel."""
-    if preprocessor is None:
-        return 0.5, 0.5
-    pair = preprocessor["image_mean"], preprocessor["image_std"]
-    pair = [values[0] if len(set(values)) == 1 else values for values in pair]  # the same for all channels
-    for values in pair:
-        if np.ndim(values) and len(values) != channels:
-            raise MinivitError(
-                weights.PREPROCESSOR,
-                f"{len(values)} means or deviations, and a model of {channels} channels.",
-                rule="image_mean and image_std have one number for each channel.",
-            )
-    return pair
+def _preprocessor(folder, config):
+    """How the folder says that a picture becomes pixel_values; where it says nothing, -1 to 1 at the model's size."""
+    default = weights.preprocessor(config.image_size, 0.5, 0.5, config.num_channels)
+    return weights.read_preprocessor(folder) or default
 
 
-def _pixel_values(photo, config, mean, std, invert):
+def _last_size(preprocessor):
+    """(height, width) of every picture in the end; None where each keeps its own."""
+    options = weights.picture_options(preprocessor, len(preprocessor["image_mean"]))
+    return options["crop"] or options["size"]
+
+
+def _pixel_values(photo, config, options, invert):
     """A photo as the model of this config wants it: (C, H, W)."""
     with notes():
         picture = images.open_image(photo).convert("L" if config.num_channels == 1 else "RGB")
@@ -300,7 +308,7 @@ def _pixel_values(photo, config, mean, std, invert):
             f"note: {shortened([str(photo)])[0]}: dark on light{' after --invert' if invert else ''}. "
             f"A model that learned light on dark, as digits are, wants it {advice} --invert."
         )
-    return images.pixel_values(picture, to_2tuple(config.image_size), mean, std)
+    return images.pixel_values(picture, **options)
 
 
 def _dark_on_light(grey):

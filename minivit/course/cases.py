@@ -230,6 +230,14 @@ CASES = {
         case(ops.cross_entropy, (1, 3), labels=np.array([2]), label_smoothing=1.0),
         case(ops.cross_entropy, (2, 1), labels=np.array([0, 0])),
     ],
+    "binary_cross_entropy": [
+        case(ops.binary_cross_entropy, (3, 2), labels=np.array([[1.0, 0.0], [0.25, 1.0], [0.0, 0.0]])),
+        case(ops.binary_cross_entropy, (2, 1), labels=np.array([0.0, 1.0])),
+    ],
+    "mean_squared_error": [
+        case(ops.mean_squared_error, (3, 2), labels=np.array([[1.5, 0.0], [0.25, -1.0], [0.0, 7.0]])),
+        case(ops.mean_squared_error, (2, 1), labels=np.array([0.5, 1.0])),
+    ],
     "scaled_dot_product_attention": [
         case(ops.scaled_dot_product_attention, (2, 3, 5, 4), (2, 3, 6, 4), (2, 3, 6, 7)),
         case(ops.scaled_dot_product_attention, (5, 3), (5, 3), (5, 3), dropout_p=0.4, rng=1),

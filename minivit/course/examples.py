@@ -72,6 +72,7 @@ def _of_config(name, *shapes, **given):
 
 EXAMPLES = {
     "ops.attention": example(lambda: ops.attention, *_QKV),
+    **{f"ops.{op}": example(lambda op=op: getattr(ops, op), (2, 3, 5)) for op in ("quick_gelu", "silu")},
     "ops.unbroadcast": example(lambda: _expanded, (2, 1)),
     "nn.Linear": example(lambda: nn.Linear(5, 4, rng=0), (2, 3, 5)),
     "nn.Conv2d": example(lambda: nn.Conv2d(3, 5, (3, 2), stride=(3, 2), rng=0), (2, 3, 6, 4)),

@@ -148,12 +148,6 @@ def heads_to_prune(heads_to_prune, counts):
         heads(heads_to_prune[number], counts[number])
 
 
-def classes(num_labels):
-    """Refuse labels where there is one class only, which would have the loss 0 whatever the model says."""
-    if num_labels == 1:
-        raise MinivitError("ViTForImageClassification", "labels, but num_labels=1.", rule="two classes or more")
-
-
 def painted(image, patch_size, stride):
     """Refuse to compare where not every pixel (H, W) is painted: patches are the squares that a token is decoded to."""
     if patch_size != (stride, stride):

@@ -102,6 +102,25 @@ def check_cross_entropy(logits, labels, label_smoothing):
     return labels
 
 
+def check_scores(where, logits, labels):
+    """Returns labels that are scores, one for each logit, in the logits' shape and dtype; class numbers are none."""
+    labels = np.asarray(labels)
+    if labels.dtype.kind != "f":
+        raise ShapeError(
+            where,
+            f"labels are {labels.dtype}.",
+            rule="with this problem_type, or num_labels=1, labels are floats, one for each logit; no class numbers.",
+            hint="np.eye(K)[labels] makes rows of 0 and 1 of class numbers.",
+        )
+    if labels.shape != logits.shape and not (logits.shape[1:] == (1,) and labels.shape == logits.shape[:1]):
+        raise ShapeError(
+            where, f"logits {logits.shape} and labels {labels.shape} do not fit.", rule="labels (B, K), as the logits."
+        )
+    if not (labels.size and np.isfinite(labels).all()):
+        raise ShapeError(where, "labels are none, or not all finite numbers.", rule="one finite number for each logit.")
+    return labels.reshape(logits.shape).astype(logits.dtype, copy=False)
+
+
 def check_sine_cosine(embed_dim):
     if embed_dim < 4 or embed_dim % 4:
         raise ShapeError(

@@ -32,10 +32,10 @@ from .arithmetic import (
 )
 from .attention import attention, scaled_dot_product_attention
 from .conv2d import conv2d
-from .cross_entropy import cross_entropy
+from .cross_entropy import binary_cross_entropy, cross_entropy, mean_squared_error
 from .dropout import dropout
 from .einsum import einsum, matmul
-from .gelu import gelu, gelu_tanh
+from .gelu import gelu, gelu_tanh, quick_gelu
 from .layer_norm import layer_norm
 from .linear import linear
 from .reductions import logsumexp, max, mean, min, std, sum, var

@@ -3,7 +3,7 @@
 from .box import dinov2_small
 from .folder import CONFIG, INDEX, WEIGHTS, is_own, read_folder, write_config, write_folder
 from .hub import find
-from .preprocessor import PREPROCESSOR, preprocessor, read_preprocessor
+from .preprocessor import PREPROCESSOR, at_size, picture_options, preprocessor, read_preprocessor
 from .spellings import hub_name
 from .state import STATE, read_state, state_weights, write_state
 
@@ -13,10 +13,12 @@ __all__ = [
     "PREPROCESSOR",
     "STATE",
     "WEIGHTS",
+    "at_size",
     "dinov2_small",
     "find",
     "hub_name",
     "is_own",
+    "picture_options",
     "preprocessor",
     "read_folder",
     "read_preprocessor",

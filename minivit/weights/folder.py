@@ -14,7 +14,7 @@ from ..machinery.lock import locked
 from .box import CHECKSUMS, PACKED, box_folder, read_packed
 from .hub import check_folder
 from .preprocessor import PREPROCESSOR
-from .spellings import hub_name
+from .spellings import check_known, hub_name, translate
 from .state import STATE, read_state_weights
 
 CONFIG = "config.json"
@@ -25,7 +25,8 @@ _OWN = {"written_by": "minivit"}  # in every config.json from here, so that no o
 
 def read_folder(folder):
     """Read a Hugging Face folder, or one of a training. Returns (config, tensors): the dict of config.json and
-    {hub name: array}, from model.safetensors, else its shards, else training.npz (see state_weights).
+    {hub name: array}, from model.safetensors, else its shards, else training.npz (see state_weights). Of DINOv2, DeiT
+    and timm's ViT they are those of the same "vit" (see spellings.py).
 
     The arrays are writable and their own; float16 and bfloat16 come as float32, float64 stays. Peak memory is the
     size of the weights. Raises FileError that names the file: missing, damaged, not a ViT, not float, NaN or inf.
@@ -33,19 +34,15 @@ def read_folder(folder):
     folder = Path(folder)
     check_folder(folder)
     config = {key: value for key, value in read_json(folder / CONFIG).items() if key not in _OWN}
-    if config.get("model_type") != "vit":
-        raise FileError(
-            folder / CONFIG,
-            f"model_type is {config.get('model_type')!a}.",
-            rule='minivit reads the model_type "vit" only; DeiT, BEiT, Swin and others have other layers.',
-        )
-    tensors = {}
+    check_known(folder / CONFIG, config)
+    tensors, names = {}, set()
     for path, read in _weight_files(folder):
         for name, array in read(path).items():
-            if hub_name(name) in tensors:
+            if hub_name(name) in names:
                 raise FileError(path, f"holds {hub_name(name)} a second time, spelled {name}.")
-            tensors[hub_name(name)] = array
-    return config, tensors
+            names.add(hub_name(name))
+            tensors[name] = array
+    return translate(folder / CONFIG, config, tensors)
 
 
 def _weight_files(folder):

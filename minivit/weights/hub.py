@@ -16,16 +16,21 @@ FILES = (
 )
 
 
-def find(name, files=FILES):
+def find(name, files=FILES, revision=None):
     """The folder of a model: a folder is itself, and "dinov2-small" in the box; the hub gives all others.
 
-    "owner/model" or "owner/model@revision" is downloaded. huggingface_hub keeps what it downloaded in its cache, and
-    follows HF_HUB_OFFLINE, HF_ENDPOINT and HF_TOKEN. files: the names of what is downloaded, as far as it is there.
+    "owner/model" or "owner/model@revision" is downloaded; revision, a branch, tag or commit, can be given beside it,
+    too. files: the names of what is downloaded, as far as it is there. huggingface_hub keeps what it downloaded in its
+    cache, and follows HF_HUB_OFFLINE, HF_ENDPOINT and HF_TOKEN.
     Raises FileError: no such folder or model, gated, out of reach; MinivitError where huggingface_hub is missing.
     """
-    if name in CHECKSUMS and not os.path.exists(name):
+    if name in CHECKSUMS and not os.path.exists(name) and revision is None:
         return box_folder(name)
-    repository, _, revision = name.partition("@") if isinstance(name, str) else ("", "", "")
+    repository, _, tag = name.partition("@") if isinstance(name, str) else ("", "", "")
+    if revision is not None and (tag or os.path.exists(name) or not isinstance(revision, str)):
+        rule = 'a model on the hub has revisions, as "owner/model@main" or with revision="main"; a folder has none.'
+        raise MinivitError(name, f"revision={revision!r}.", rule=rule)
+    revision = revision or tag
     if os.path.exists(name) or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repository, re.ASCII):
         check_folder(name)
         return Path(name)
