@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from minivit.errors import FileError, MinivitError, ShapeError
-from minivit.images import crop_patches, open_image, patchify, photo, pixel_values, to_image, unpatchify
+from minivit.images import crop_patches, fit_patches, open_image, patchify, photo, pixel_values, to_image, unpatchify
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "images.npz")
 PICTURE = GOLDEN["crop"][:15, :9]  # (15, 9, 3) uint8
@@ -445,3 +445,29 @@ def test_float_grey_up_to_one(tmp_path):
 def test_what_is_no_file_is_not_opened():  # a pipe would be waited for
     with pytest.raises(MinivitError, match="not a regular file"):
         open_image(os.devnull)
+
+
+@pytest.mark.parametrize(
+    ("size", "patch", "count", "expected"),
+    [
+        ((451, 300), 14, 384, (336, 224)),  # 337 x 224, cut
+        ((100, 100), 10, 25, (50, 50)),
+        ((100, 50), (5, 10), 32, (50, 25)),  # 57 x 28, cut
+        ((3, 5), 14, 100, (98, 168)),
+        ((1, 10000), 14, 100, (14, 1400)),  # one column: 100 patches of its middle
+        ((10000, 1), 14, 100, (1400, 14)),
+    ],
+)
+def test_fit_patches(size, patch, count, expected):
+    fitted = fit_patches(Image.new("RGB", size), patch, count)
+    assert fitted.size == expected
+
+
+def test_fit_patches_keeps_the_middle_and_the_ratio():
+    """A square in the middle of a picture stays one, in the middle."""
+    picture = Image.new("L", (400, 200))
+    picture.paste(255, (150, 50, 250, 150))
+    fitted = np.asarray(fit_patches(picture, 14, 200).convert("L")) > 127
+    rows, columns = np.flatnonzero(fitted.any(1)), np.flatnonzero(fitted.any(0))
+    assert abs(len(rows) - len(columns)) <= 1 and abs(len(rows) - 70) <= 1
+    assert abs(rows.mean() - (fitted.shape[0] - 1) / 2) <= 1 and abs(columns.mean() - (fitted.shape[1] - 1) / 2) <= 1
