@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
-from . import images
+from . import images, lens
 from .config import to_2tuple
 from .errors import ShapeError
 from .machinery.files import replacing
@@ -119,18 +119,7 @@ def position_similarity(positions, grid, show=7):
     Source: Dosovitskiy et al. 2021, figure 7 (centre).
     """
     rows, columns = grid
-    N = rows * columns
-    vectors = np.asarray(positions)
-    vectors = vectors[0] if vectors.ndim == 3 and len(vectors) == 1 else vectors
-    if vectors.ndim != 2 or len(vectors) not in (N, N + 1):
-        raise ShapeError(
-            "position_similarity",
-            f"positions have the shape {np.shape(positions)}.",
-            rule=f"(T, D) or (1, T, D) with T = {rows} * {columns} = {N}, or {N + 1} with CLS",
-        )
-    vectors = vectors[-N:]  # (N, D)
-    vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    similarity = (vectors @ vectors.T).reshape(rows, columns, rows, columns)
+    similarity = lens.position_similarity(positions, grid)  # (rows, columns, rows, columns)
     down, right = (np.linspace(0, n - 1, min(n, show)).round().astype(int) for n in grid)
     gap = 1
     mosaic = np.full((len(down), rows + gap, len(right), columns + gap), np.nan)
