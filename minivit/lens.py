@@ -214,7 +214,7 @@ def principal_components(tokens, n=3):
     MinivitError unless 1 <= n <= min(R, D).
     Source: Pearson 1901; for tokens as colours Oquab et al. 2023, "DINOv2", figure 1.
     """
-    x = _vectors("principal_components", "tokens", tokens).astype(np.float64)
+    x = as_vectors("principal_components", "tokens", tokens).astype(np.float64)
     if not 1 <= n <= min(x.shape):
         raise MinivitError("principal_components", f"n={n}.", rule=f"1 to min(R, D) = {min(x.shape)} components.")
     mean = x.mean(0)  # (D,)
@@ -232,10 +232,10 @@ def similarity(tokens, patch, among=None):
     of another photo, say; None for the same ones. Returns (T',); [1:] are the patches, row by row.
     ShapeError for a patch that is not there.
     """
-    rows = _vectors("similarity", "tokens", tokens)
+    rows = as_vectors("similarity", "tokens", tokens)
     if not 0 <= patch < len(rows):
         raise ShapeError("similarity", f"there is no patch {patch}.", rule=f"1 to {len(rows) - 1}, or 0 for CLS.")
-    others = rows if among is None else _vectors("similarity", "among", among)
+    others = rows if among is None else as_vectors("similarity", "among", among)
     return _cosines(rows[patch : patch + 1], others)[0]
 
 
@@ -249,12 +249,12 @@ def position_similarity(positions, grid):
     rows, columns = grid
     N = rows * columns
     fits = f"(T, D) or (1, T, D) with T = {rows} * {columns} = {N}, or {N + 1} with CLS"
-    vectors = _vectors("position_similarity", "positions", positions, (N, N + 1), fits)[-N:]  # (N, D)
+    vectors = as_vectors("position_similarity", "positions", positions, (N, N + 1), fits)[-N:]  # (N, D)
     return _cosines(vectors, vectors).reshape(rows, columns, rows, columns)
 
 
-def _vectors(where, name, array, counts=None, rule="(T, D) or (1, T, D), of one picture."):
-    """An array (R, D), of (R, D) or (1, R, D), R one of the counts."""
+def as_vectors(where, name, array, counts=None, rule="(T, D) or (1, T, D), of one picture."):
+    """One picture's tokens or positions, (R, D) or (1, R, D), as an array (R, D). ShapeError unless R is in counts."""
     vectors = np.asarray(array)
     vectors = vectors[0] if vectors.ndim == 3 and len(vectors) == 1 else vectors
     if vectors.ndim != 2 or len(vectors) not in (counts or [len(vectors)]):
