@@ -50,13 +50,14 @@ def trace(model, pixel_values, gradient_of=None):
     gradient_of: a class, for the gradient of its logit (summed over B: the pictures do not meet), or a function that
     takes {name: Tensor} of these stages and returns the one number to go back from, such as
     `lambda stages: ops.cross_entropy(stages["logits"], labels)`. A stage that the number does not depend on has 0.
-    Without it every gradient is None. Everything is kept: scores and probabilities alone are 8 L B h T^2 bytes in
-    float32, and as much again for their gradients. MinivitError for a class of a model that has none.
+    Without it every gradient is None. There is no dropout. Everything is kept: scores and probabilities alone are
+    8 L B h T^2 bytes in float32, and as much again for their gradients. MinivitError for a class of a model that has
+    none.
     """
     backward = gradient_of is not None
     pixels = np.asarray(pixel_values)
     pixels = pixels.astype(model.dtype, copy=False) if pixels.dtype.kind == "f" else pixels
-    with model.evaluating(), _frozen(model), contextlib.nullcontext() if backward else no_grad():
+    with _frozen(model), contextlib.nullcontext() if backward else no_grad():
         stages = _walk(model, Tensor(pixels, requires_grad=backward))
         if not backward:
             return {name: Stage(stage.data, None) for name, stage in stages.items()}
