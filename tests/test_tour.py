@@ -36,23 +36,23 @@ def test_the_table_has_every_stage_with_its_shape(walked):
     stages = {line[4:27].strip(): line for line in text.splitlines() if re.match(r"\d\d  .*\d$", line)}
     shapes = {name: re.search(r"  (\([\d, ]*\)) ", line)[1] for name, line in stages.items()}
     assert shapes == {
-        "photo, at its own ratio": "(144, 210, 3)",  # 400 x 600, in 18 x 21 patches of 8 x 10: 378 of about 384
-        "pixel_values": "(1, 3, 144, 210)",
-        "patches": "(1, 378, 240)",
-        "patch embeddings": "(1, 378, 12)",
-        "CLS in front": "(1, 379, 12)",
-        "positions": "(1, 379, 12)",
-        "position embeddings": "(1, 379, 12)",
-        "block 1: layer norm": "(1, 379, 12)",
-        "head 1: q, k, v": "(1, 379, 4)",
-        "scores": "(1, 379, 379)",
-        "attention": "(1, 379, 379)",
-        "context": "(1, 379, 4)",
-        "encoder: 2 blocks": "(1, 379, 12)",
-        "final layer norm": "(1, 379, 12)",
+        "photo, at its own ratio": "(136, 210, 3)",  # 400 x 600, in 17 x 21 patches of 8 x 10: 357 of about 384
+        "pixel_values": "(1, 3, 136, 210)",
+        "patches": "(1, 357, 240)",
+        "patch embeddings": "(1, 357, 12)",
+        "CLS in front": "(1, 358, 12)",
+        "positions": "(1, 358, 12)",
+        "position embeddings": "(1, 358, 12)",
+        "block 1: layer norm": "(1, 358, 12)",
+        "head 1: q, k, v": "(1, 358, 4)",
+        "scores": "(1, 358, 358)",
+        "attention": "(1, 358, 358)",
+        "context": "(1, 358, 4)",
+        "encoder: 2 blocks": "(1, 358, 12)",
+        "final layer norm": "(1, 358, 12)",
         "which of three: logits": "(1, 3)",
         "loss": "()",
-        "gradient": "(1, 3, 144, 210)",
+        "gradient": "(1, 3, 136, 210)",
     }
     total = ViTModel(CONFIG, add_pooling_layer=False).num_parameters()
     counts = [line.split()[-2].replace(",", "") for line in stages.values()]
@@ -141,7 +141,7 @@ def test_the_trained_eye_knows_the_photos_of_the_box(name, tmp_path, capsys, mon
     tour.tour(tmp_path / "mine.png", tmp_path / "out")
     text = capsys.readouterr().out
     logits = {key: float(value) for key, value in re.findall(r"(\w+\.jpg) ([-+][\d.]+) \(", text)}
-    assert max(logits, key=logits.get) == name and logits[name] > 2
+    assert max(logits, key=logits.get) == name and logits[name] > 1
     assert "22,046,976 parameters, trained on photos without labels" in text and "untrained" not in text
 
 
@@ -152,9 +152,9 @@ def test_the_chosen_patch_is_the_one_that_is_drawn(tmp_path, capsys, monkeypatch
     assert queries == [1 + 2 * 21 + 5] and "--patch 2,5" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("patch", [(18, 0), (0, 21), (-1, 0)])
+@pytest.mark.parametrize("patch", [(17, 0), (0, 21), (-1, 0)])
 def test_a_patch_that_is_not_there(patch, tmp_path, no_work):
-    with pytest.raises(MinivitError, match=r"there is no patch .*\n  rule: .*rows 0 to 17 and columns 0 to 20"):
+    with pytest.raises(MinivitError, match=r"there is no patch .*\n  rule: .*rows 0 to 16 and columns 0 to 20"):
         tour.tour(images.photo("coffee.jpg"), tmp_path / "new", patch=patch, config=CONFIG)
     assert not list(tmp_path.iterdir())
 

@@ -207,7 +207,7 @@ def _equal(claim, by_hand, by_model):
     by_hand, by_model = np.asarray(by_hand), np.asarray(by_model)
     difference = abs(by_hand - by_model).max()
     print(f"{claim}: max difference {difference:.1e}")
-    assert difference <= 1e-3 * abs(by_model).max(), claim
+    assert difference <= 1e-4 * abs(by_model).max(), claim
 
 
 def _draw(out, x, grid, patch_size, states, attentions, query, note):
