@@ -6,6 +6,7 @@ Pictures are uint8 (H, W, C) as Pillow has them; pixel_values are float32 (C, H,
 
 import contextlib
 import io
+import math
 import numbers
 import os
 import re
@@ -33,6 +34,7 @@ _TURNS = {
 }
 _ONE_INK = 64  # grey levels, of 255, within which a drawing is of one brightness
 RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # of its photos, as most networks take them
 
 
 def photo(name="cat.jpg"):
@@ -186,6 +188,29 @@ def to_image(pixel_values, mean=0.5, std=0.5):
     pixels = np.rint((pixels * std + mean) * 255).clip(0, 255).astype(np.uint8)
     pixels = pixels.transpose(1, 2, 0)  # (H, W, C)
     return Image.fromarray(pixels if len(mean) == 3 else pixels[..., 0])
+
+
+def fit_patches(image, patch_size, patches):
+    """A picture at the size that about so many patches fill, its ratio kept: bicubic, then cut to whole patches.
+
+    image: as for pixel_values. patch_size: P or (ph, pw), patches: their number, about. Returns a PIL image. Less
+    than a patch is cut away on each axis, half of it at either end; of a picture so long and thin that it has one row
+    of patches, the middle is taken.
+    """
+    picture = as_picture("fit_patches", image)
+    ph, pw = as_size("fit_patches", "patch_size", patch_size)
+    width, height = picture.size
+    scale = max(math.sqrt(patches * ph * pw / (width * height)), ph / height, pw / width)
+    most = patches * pw / scale, patches * ph / scale  # (width, height) of what is looked at
+    picture = _middle(picture, min(width, math.ceil(most[0])), min(height, math.ceil(most[1])))
+    sides = [max(P, round(side * scale)) for side, P in zip(picture.size, (pw, ph), strict=True)]
+    picture = picture.resize(sides, Image.Resampling.BICUBIC)
+    return _middle(picture, picture.width // pw * pw, picture.height // ph * ph)
+
+
+def _middle(picture, width, height):
+    left, top = (picture.width - width) // 2, (picture.height - height) // 2
+    return picture.crop((left, top, left + width, top + height))
 
 
 def crop_patches(image, patch_size):

@@ -50,34 +50,26 @@ def trace(model, pixel_values, gradient_of=None):
     gradient_of: a class, for the gradient of its logit (summed over B: the pictures do not meet), or a function that
     takes {name: Tensor} of these stages and returns the one number to go back from, such as
     `lambda stages: ops.cross_entropy(stages["logits"], labels)`. A stage that the number does not depend on has 0.
-    Without it every gradient is None. Everything is kept: scores and probabilities alone are 8 L B h T^2 bytes in
-    float32, and as much again for their gradients. MinivitError for a class of a model that has none.
+    Without it every gradient is None. There is no dropout. Everything is kept: scores and probabilities alone are
+    8 L B h T^2 bytes in float32, and as much again for their gradients. MinivitError for a class of a model that has
+    none.
     """
     backward = gradient_of is not None
     pixels = np.asarray(pixel_values)
     pixels = pixels.astype(model.dtype, copy=False) if pixels.dtype.kind == "f" else pixels
-    with model.evaluating(), _frozen(model), contextlib.nullcontext() if backward else no_grad():
-        stages = _all_stages(model, Tensor(pixels, requires_grad=backward))
+    with _frozen(model), contextlib.nullcontext() if backward else no_grad():
+        stages = _walk(model, Tensor(pixels, requires_grad=backward))
         if not backward:
             return {name: Stage(stage.data, None) for name, stage in stages.items()}
+        if not callable(gradient_of) and "logits" not in stages:
+            came = f"gradient_of={gradient_of!r} is a class, and {type(model).__name__} has no classifier."
+            raise MinivitError("trace", came, hint='a function: lambda stages: stages["last_hidden_state"][0, 0, 5]')
         for stage in stages.values():
             stage.retain_grad()
-        _one_number(model, stages, gradient_of).backward()
-    zero = {name: np.zeros_like(stage.data) for name, stage in stages.items() if stage.grad is None}
-    return {name: Stage(stage.data, zero.get(name, stage.grad)) for name, stage in stages.items()}
-
-
-def _one_number(model, stages, gradient_of):
-    if callable(gradient_of):
-        return gradient_of(stages)
-    if "logits" not in stages:
-        raise MinivitError(
-            "trace",
-            f"gradient_of={gradient_of!r} is a class, and {type(model).__name__} has no classifier.",
-            rule="a class, or a function of the stages.",
-            hint='lambda stages: stages["last_hidden_state"][:, 0, 5].sum() goes back from a number of CLS.',
-        )
-    return stages["logits"][:, gradient_of].sum()
+        number = gradient_of(stages) if callable(gradient_of) else stages["logits"][:, gradient_of].sum()
+        number.backward()
+    gradients = [np.zeros_like(stage.data) if stage.grad is None else stage.grad for stage in stages.values()]
+    return {name: Stage(x.data, dx) for (name, x), dx in zip(stages.items(), gradients, strict=True)}
 
 
 @contextlib.contextmanager
@@ -93,71 +85,57 @@ def _frozen(model):
             parameter.requires_grad = True
 
 
-def _all_stages(model, pixel_values):
-    """{name: Tensor} of trace: the model, walked by its parts."""
-    body = getattr(model, "vit", model)
-    embeddings = body.embeddings
-    cut = embeddings.patch_embeddings
-    patches = cut(pixel_values, interpolate_pos_encoding=True)  # (B, N, D)
+def _walk(model, pixel_values):
+    """The stages of trace as Tensors: the model, walked by its parts."""
+    body, stages = getattr(model, "vit", model), {}
+    cut, positions = body.embeddings.patch_embeddings, body.embeddings.position_embeddings
+
+    def keep(name, x):
+        stages[name] = x
+        return x
+
+    patches = cut(keep("pixel_values", pixel_values), interpolate_pos_encoding=True)
+    patches = keep("embeddings.patches", patches)  # (B, N, D)
     grid = tuple(side // patch for side, patch in zip(pixel_values.shape[2:], cut.patch_size, strict=True))
-    positions = embeddings.position_embeddings
     if grid != cut.grid:
         positions = interpolate_positions(positions, cut.grid, grid)
-    recording = pixel_values.requires_grad  # frozen as they are, CLS and positions begin here
-    cls, positions = (Tensor(x.data, recording) for x in (embeddings.cls_token, positions))
-    x = ops.concatenate([cls.expand(len(patches), -1, -1), patches], axis=1) + positions  # (B, T, D)
-    stages = {
-        "pixel_values": pixel_values,
-        "embeddings.patches": patches,
-        "embeddings.cls": cls,
-        "embeddings.positions": positions,
-        "embeddings.output": x,
-    }
-    for number, layer in enumerate(body.encoder.layer):
-        of_layer = _layer_stages(layer, x, nn.ACTIVATIONS[body.config.hidden_act])
-        stages |= {f"layer.{number}.{name}": stage for name, stage in of_layer.items()}
-        x = of_layer["output"]
-    stages["last_hidden_state"] = x = body.layernorm(x)
+    start = pixel_values.requires_grad  # the model is frozen: for these two the graph starts here
+    cls = keep("embeddings.cls", Tensor(body.embeddings.cls_token.data, start))  # (1, 1, D)
+    positions = keep("embeddings.positions", Tensor(positions.data, start))  # (1, T, D)
+    tokens = ops.concatenate([cls.expand(len(patches), -1, -1), patches], axis=1)  # (B, T, D)
+    x = keep("embeddings.output", tokens + positions)
+    for i, layer in enumerate(body.encoder.layer):
+        activation = nn.ACTIVATIONS[body.config.hidden_act]
+        x = _walk_layer(layer, x, activation, lambda name, x, i=i: keep(f"layer.{i}.{name}", x))
+    x = keep("last_hidden_state", body.layernorm(x))
     if body.pooler is not None:
-        stages["pooler_output"] = body.pooler(x)  # (B, D)
+        keep("pooler_output", body.pooler(x))  # (B, D)
     if hasattr(model, "classifier"):
-        stages["logits"] = model.classifier(x[:, 0])  # (B, K)
+        keep("logits", model.classifier(x[:, 0]))  # (B, K)
     return stages
 
 
-def _layer_stages(layer, x, activation):
-    """The stages of one block, x (B, T, D) being what comes in."""
+def _walk_layer(layer, x, activation, keep):
+    """One block, (B, T, D) -> (B, T, D), each of its stages kept."""
     attention = layer.attention.attention
     B, T, _ = x.shape
-    d, h = attention.attention_head_size, attention.num_attention_heads
-    before = layer.layernorm_before(x)
-    parts = [part(before).reshape(B, T, h, d) for part in (attention.query, attention.key, attention.value)]
-    q, k, v = (part.transpose(0, 2, 1, 3) for part in parts)  # (B, h, T, d)
-    scores = ops.einsum("Bhqd,Bhkd->Bhqk", q, k) / math.sqrt(d)
-    probabilities = ops.softmax(scores)
-    context = ops.einsum("Bhqk,Bhkd->Bhqd", probabilities, v)
-    attended = layer.attention.output.dense(context.transpose(0, 2, 1, 3).reshape(B, T, h * d))  # (B, T, D)
-    middle = x + attended
-    after = layer.layernorm_after(middle)
-    wide = layer.intermediate.dense(after)  # (B, T, F)
-    active = activation(wide)
-    thought = layer.output.dense(active)  # (B, T, D)
-    return {
-        "layernorm_before": before,
-        "query": q,
-        "key": k,
-        "value": v,
-        "scores": scores,
-        "probabilities": probabilities,
-        "context": context,
-        "attention_output": attended,
-        "attention_sum": middle,
-        "layernorm_after": after,
-        "mlp_pre_activation": wide,
-        "mlp_activation": active,
-        "mlp_output": thought,
-        "output": middle + thought,
-    }
+    h, d = attention.num_attention_heads, attention.attention_head_size
+
+    def heads(name):
+        y = getattr(attention, name)(normed).reshape(B, T, h, d)
+        return keep(name, y.transpose(0, 2, 1, 3))  # (B, h, T, d)
+
+    normed = keep("layernorm_before", layer.layernorm_before(x))
+    q, k, v = heads("query"), heads("key"), heads("value")
+    scores = keep("scores", ops.einsum("Bhqd,Bhkd->Bhqk", q, k) / math.sqrt(d))
+    probabilities = keep("probabilities", ops.softmax(scores))
+    context = keep("context", ops.einsum("Bhqk,Bhkd->Bhqd", probabilities, v))
+    context = context.transpose(0, 2, 1, 3).reshape(B, T, h * d)
+    x = keep("attention_sum", x + keep("attention_output", layer.attention.output.dense(context)))
+    normed = keep("layernorm_after", layer.layernorm_after(x))
+    wide = keep("mlp_pre_activation", layer.intermediate.dense(normed))  # (B, T, F)
+    narrow = keep("mlp_output", layer.output.dense(keep("mlp_activation", activation(wide))))
+    return keep("output", x + narrow)
 
 
 def attention_rollout(attentions, residual=0.5):
@@ -237,7 +215,7 @@ def principal_components(tokens, n=3):
     MinivitError unless 1 <= n <= min(R, D).
     Source: Pearson 1901; for tokens as colours Oquab et al. 2023, "DINOv2", figure 1.
     """
-    x = _vectors("principal_components", "tokens", tokens).astype(np.float64)
+    x = as_vectors("principal_components", "tokens", tokens).astype(np.float64)
     if not 1 <= n <= min(x.shape):
         raise MinivitError("principal_components", f"n={n}.", rule=f"1 to min(R, D) = {min(x.shape)} components.")
     mean = x.mean(0)  # (D,)
@@ -255,10 +233,10 @@ def similarity(tokens, patch, among=None):
     of another photo, say; None for the same ones. Returns (T',); [1:] are the patches, row by row.
     ShapeError for a patch that is not there.
     """
-    rows = _vectors("similarity", "tokens", tokens)
+    rows = as_vectors("similarity", "tokens", tokens)
     if not 0 <= patch < len(rows):
         raise ShapeError("similarity", f"there is no patch {patch}.", rule=f"1 to {len(rows) - 1}, or 0 for CLS.")
-    others = rows if among is None else _vectors("similarity", "among", among)
+    others = rows if among is None else as_vectors("similarity", "among", among)
     return _cosines(rows[patch : patch + 1], others)[0]
 
 
@@ -271,28 +249,17 @@ def position_similarity(positions, grid):
     """
     rows, columns = grid
     N = rows * columns
-    vectors = np.asarray(positions)
-    vectors = vectors[0] if vectors.ndim == 3 and len(vectors) == 1 else vectors
-    if vectors.ndim != 2 or len(vectors) not in (N, N + 1):
-        raise ShapeError(
-            "position_similarity",
-            f"positions have the shape {np.shape(positions)}.",
-            rule=f"(T, D) or (1, T, D) with T = {rows} * {columns} = {N}, or {N + 1} with CLS",
-        )
-    return _cosines(vectors[-N:], vectors[-N:]).reshape(rows, columns, rows, columns)
+    fits = f"(T, D) or (1, T, D) with T = {rows} * {columns} = {N}, or {N + 1} with CLS"
+    vectors = as_vectors("position_similarity", "positions", positions, (N, N + 1), fits)[-N:]  # (N, D)
+    return _cosines(vectors, vectors).reshape(rows, columns, rows, columns)
 
 
-def _vectors(where, name, array):
-    """An array (R, D), of (R, D) or (1, R, D)."""
+def as_vectors(where, name, array, counts=None, rule="(T, D) or (1, T, D), of one picture."):
+    """One picture's tokens or positions, (R, D) or (1, R, D), as an array (R, D). ShapeError unless R is in counts."""
     vectors = np.asarray(array)
     vectors = vectors[0] if vectors.ndim == 3 and len(vectors) == 1 else vectors
-    if vectors.ndim != 2 or not vectors.size:
-        raise ShapeError(
-            where,
-            f"{name} have the shape {vectors.shape}.",
-            rule="(T, D) or (1, T, D), of one picture, not empty.",
-            hint="output.last_hidden_state[0]",
-        )
+    if vectors.ndim != 2 or len(vectors) not in (counts or [len(vectors)]):
+        raise ShapeError(where, f"{name} have the shape {np.shape(array)}.", rule=rule)
     return vectors
 
 
@@ -393,23 +360,23 @@ def knock_out(model, pixel_values, heads=None):
             rule=f"(layer, head), layers 0 to {len(layers) - 1} of {', '.join(map(str, sorted(set(counts))))} heads.",
         )
 
-    def onward(x, first):
-        """The tokens before layer `first`, that layer, and so on: what comes out of each."""
-        tokens = [x]
+    def onward(first, tokens):
+        """What comes in: the tokens (B, T, D) before layer `first`; what comes out: they, and those after each."""
+        states = [tokens]
         for layer in layers[first:]:
-            tokens.append(layer(tokens[-1])[0])
-        return tokens
+            states.append(layer(states[-1])[0])
+        return states
 
-    def answer(x):
-        cls = body.layernorm(x[:, 0])  # (B, D)
+    def answer(tokens):
+        cls = body.layernorm(tokens[:, 0])  # (B, D)
         return Answer(cls.data, model.classifier(cls).data if hasattr(model, "classifier") else None)
 
     with model.evaluating(), no_grad():
-        tokens = onward(body.embeddings(pixel_values, interpolate_pos_encoding=True), 0)  # L + 1 of (B, T, D)
-        answers = {None: answer(tokens[-1])}
+        states = onward(0, body.embeddings(pixel_values, interpolate_pos_encoding=True))  # L + 1 of (B, T, D)
+        answers = {None: answer(states[-1])}
         for i, head in heads:
             mask = np.ones((counts[i], 1, 1), model.dtype)
             mask[head] = 0
-            without = layers[i](tokens[i], head_mask=mask)[0]
-            answers[i, head] = answer(onward(without, i + 1)[-1])
+            without = layers[i](states[i], head_mask=mask)[0]
+            answers[i, head] = answer(onward(i + 1, without)[-1])
     return answers

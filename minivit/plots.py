@@ -69,45 +69,73 @@ def patch_grid(image, patch_size, patches=9):
     return figure
 
 
-def attention_over_photo(image, attention_row, grid, query=None):
+def attention_over_photo(image, attention_row, grid, query=None, names=None):
     """How one token spreads its attention: the photo with that token's patch outlined, and a heat map for each head.
 
     attention_row: (T,) or, one row for each head, (h, T): output.attentions[layer][b, head, query]; T = N, or N + 1
     with CLS first, whose share is then written above the map. grid: (rows, columns) of the patches.
-    query: the token that asks, 0 for CLS; None outlines nothing.
+    query: the token that asks, 0 for CLS; None outlines nothing. names: of the maps, where they are no heads: blocks,
+    say. The photo shows where attention is low; the hundredth of the shares that are largest have the last colour.
     ShapeError for a row that does not fit the grid, and for a query that it has not.
     """
-    where = "attention_over_photo"
-    picture = images.as_picture(where, image)
-    (W, H), (rows, columns) = picture.size, grid
+    rows, columns = grid
     N = rows * columns
-    attention = np.atleast_2d(np.asarray(attention_row))  # (h, T)
-    if attention.ndim != 2 or attention.shape[1] not in (N, N + 1):
-        raise ShapeError(
-            where,
-            f"attention_row has the shape {np.shape(attention_row)}.",
-            rule=f"(T,) or (h, T) with T = {rows} * {columns} = {N}, or {N + 1} with CLS",
-            hint="take one query token's row: attentions[layer][b, :, query].",
-        )
-    maps = attention[:, -N:].reshape(-1, rows, columns)  # (h, rows, columns)
-    names = ["attention"] if len(maps) == 1 else [f"head {head + 1}" for head in range(len(maps))]
+    attention, maps = _rows_of_maps("attention_over_photo", "attention_row", attention_row, grid)
+    if names is None:
+        names = ["attention"] if len(maps) == 1 else [f"head {head + 1}" for head in range(len(maps))]
     if attention.shape[1] > N:
-        names = [f"{name} (CLS gets {share:.4f})" for name, share in zip(names, attention[:, 0], strict=True)]
-
-    across = 2 if len(maps) <= 3 else 4
-    down = math.ceil((len(maps) + 1) / across)
-    figure, axes = _panels(down, across, 0.1 + down * (0.4 + 8.3 / across * H / W))
-    _show(axes[0], picture, "photo" if query is None else "CLS asks" if query == 0 else f"patch {query} asks")
-    for ax, heat, name in zip(axes[1:], maps, names, strict=False):
-        _show(ax, picture.convert("L"), name, black=-50)
-        shown = ax.imshow(heat, MAGNITUDE, extent=(0, W, H, 0), alpha=0.6, vmin=maps.min(), vmax=maps.max())
-    for ax in axes[: len(maps) + 1]:
-        if query:
-            _outline(ax, *_place(where, query, grid), H / rows, W / columns)
-    for ax in axes[len(maps) + 1 :]:
-        ax.set_axis_off()
-    figure.colorbar(shown, ax=list(axes), label=f"attention; an even share is 1 / {attention.shape[1]}", shrink=0.8)
+        names = [f"{name}\n(CLS gets {share:.4f})" for name, share in zip(names, attention[:, 0], strict=True)]
+    low, high = maps.min(), np.quantile(maps, 0.99)
+    seen = 0.1 + 0.75 * np.clip((maps - low) / (high - low or 1), 0, 1)  # of each colour; the rest is photo
+    asks = "photo" if query is None else "CLS asks" if query == 0 else f"patch {query} asks"
+    colours = {"cmap": MAGNITUDE, "vmin": low, "vmax": high}
+    figure = _maps_over_photo("attention_over_photo", image, asks, maps, names, query, seen, **colours)
+    _bar(figure, f"attention; an even share is 1 / {attention.shape[1]}", "max")
     return figure
+
+
+def similarity_over_photo(image, similarity, grid, patch, names=None):
+    """Which patches are like a chosen one: the photo with that patch outlined, and the cosine similarity to it.
+
+    similarity: (T,) or, for several blocks, say, (M, T), as lens.similarity gives it; T = N, or N + 1 with CLS first,
+    whose similarity is then written above the map. grid: (rows, columns) of the patches. patch: its number, 1 to N, or
+    0 for CLS. names: of the M maps. ShapeError for what does not fit the grid, and for a patch that it has not.
+    """
+    similarity, maps = _rows_of_maps("similarity_over_photo", "similarity", similarity, grid)
+    chosen = f"patch {patch}" if patch else "CLS"
+    names = [f"like {chosen}"] * len(maps) if names is None else names
+    if similarity.shape[1] > maps[0].size:
+        names = [f"{name}\n(CLS {share:+.2f})" for name, share in zip(names, similarity[:, 0], strict=True)]
+    seen = 0.1 + 0.7 * np.clip(abs(maps), 0, 1)
+    colours = {"cmap": SIGNED, "vmin": -1, "vmax": 1}
+    figure = _maps_over_photo("similarity_over_photo", image, chosen, maps, names, patch, seen, **colours)
+    _bar(figure, "cosine similarity", "neither")
+    return figure
+
+
+def token_colours(image, tokens, grid, names=None):
+    """Tokens as colours: their first three principal components as red, green and blue, beside the photo.
+
+    tokens: (T, D), or a list of such, of several blocks, say; T = N, or N + 1 with CLS first, which is left out. grid:
+    (rows, columns) of the patches. names: of the maps. Each map has components of its own, fitted to its own patches:
+    within a map equal colours are like tokens, between two maps colours do not compare. Each component goes from 0 to 1
+    over the patches, but for the hundredth at either end. ShapeError for tokens that do not fit the grid.
+    Source: Oquab et al. 2023, "DINOv2", figure 1.
+    """
+    rows, columns = grid
+    N = rows * columns
+    fits = f"(T, D) or (1, T, D) with T = {rows} * {columns} = {N}, or {N + 1} with CLS, or a list of such"
+    tokens = [tokens] if np.ndim(tokens[0]) == 1 else tokens
+    maps, shares = np.zeros((len(tokens), N, 3)), []  # of fewer than three patches some colours stay 0
+    for colours, of_block in zip(maps, tokens, strict=True):
+        x = lens.as_vectors("token_colours", "tokens", of_block, (N, N + 1), fits)[-N:]  # (N, D)
+        found = lens.principal_components(x, min(3, *x.shape))
+        low, high = np.quantile(found.coordinates, [0.01, 0.99], axis=0)
+        colours[:, : len(found.axes)] = np.clip((found.coordinates - low) / np.maximum(high - low, 1e-12), 0, 1)
+        shares.append(f"3 components: {found.shares.sum():.0%} of variance")
+    if names is not None:
+        shares = [f"{name}\n{share}" for name, share in zip(names, shares, strict=True)]
+    return _maps_over_photo("token_colours", image, "photo", maps.reshape(-1, rows, columns, 3), shares)
 
 
 def position_similarity(positions, grid, show=7):
@@ -182,6 +210,53 @@ def _panels(rows, columns, height):
     size = 10, min(max(height, 3), 15)
     figure, axes = plt.subplots(rows, columns, figsize=size, dpi=100, layout="constrained", squeeze=False)
     return figure, axes.ravel()
+
+
+def _rows_of_maps(where, name, values, grid):
+    """Numbers of tokens, (T,) or (M, T), as (M, T) and, without CLS, as maps (M, rows, columns)."""
+    rows, columns = grid
+    N = rows * columns
+    table = np.atleast_2d(np.asarray(values))  # (M, T)
+    if table.ndim != 2 or table.shape[1] not in (N, N + 1):
+        raise ShapeError(
+            where,
+            f"{name} has the shape {np.shape(values)}.",
+            rule=f"(T,) or (h, T) with T = {rows} * {columns} = {N}, or {N + 1} with CLS",
+            hint="take one query token's row: attentions[layer][b, :, query]." if name == "attention_row" else None,
+        )
+    return table, table[:, -N:].reshape(-1, rows, columns)
+
+
+def _maps_over_photo(where, image, title, maps, names, patch=None, seen=None, **colours):
+    """The photo, and each of M maps (rows, columns) above it in grey, or (rows, columns, 3) beside it. -> the figure.
+
+    patch: the token whose patch is outlined in all of them. seen: (M, rows, columns), how much of the colours is seen.
+    """
+    picture = images.as_picture(where, image)
+    (W, H), grid = picture.size, maps[0].shape[:2]
+    outlined = [_place(where, patch, grid)] if patch else []
+    panels = len(maps) + 1
+    across = 2 if panels in (2, 4) else 3 if panels <= 9 else 4
+    down = math.ceil(panels / across)
+    lines = max(name.count("\n") for name in names)
+    height = 0.4 + 0.2 * lines + 9.8 / across * H / W
+    figure, axes = _panels(down, across, down * height + (0.9 if colours else 0))  # a colour bar below
+    _show(axes[0], picture, title + "\n" * lines)
+    for i, (heat, name) in enumerate(zip(maps, names, strict=True)):
+        _show(axes[i + 1], picture.convert("L"), name, black=-50)
+        axes[i + 1].imshow(heat, extent=(0, W, H, 0), alpha=None if seen is None else seen[i], **colours)
+    for ax in axes[:panels]:
+        for row, column in outlined:
+            _outline(ax, row, column, H / grid[0], W / grid[1])
+    for ax in axes[panels:]:
+        ax.set_axis_off()
+    return figure
+
+
+def _bar(figure, label, extend):
+    """The colours of all maps, below them."""
+    shown = figure.axes[1].images[1]
+    figure.colorbar(shown, ax=figure.axes, location="bottom", label=label, extend=extend, shrink=0.6, aspect=40)
 
 
 def _show(ax, picture, title, black=0):

@@ -14,7 +14,17 @@ import pytest
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from minivit.errors import FileError, MinivitError, ShapeError
-from minivit.images import crop_patches, formats, open_image, patchify, photo, pixel_values, to_image, unpatchify
+from minivit.images import (
+    crop_patches,
+    fit_patches,
+    formats,
+    open_image,
+    patchify,
+    photo,
+    pixel_values,
+    to_image,
+    unpatchify,
+)
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "images.npz")
 PICTURE = GOLDEN["crop"][:15, :9]  # (15, 9, 3) uint8
@@ -692,3 +702,29 @@ def test_a_picture_may_keep_its_size_and_its_shape(rng):
     larger = pixel_values(picture, do_resize=False, crop=(8, 9), mean=0, std=1, rescale_factor=1)
     np.testing.assert_array_equal(larger[:, 2:7], picture.transpose(2, 0, 1))  # the odd row of black above
     assert not larger[:, :2].any() and not larger[:, 7:].any()
+
+
+@pytest.mark.parametrize(
+    ("size", "patch", "count", "expected"),
+    [
+        ((451, 300), 14, 384, (336, 224)),  # 337 x 224, cut
+        ((100, 100), 10, 25, (50, 50)),
+        ((100, 50), (5, 10), 32, (50, 25)),  # 57 x 28, cut
+        ((3, 5), 14, 100, (98, 168)),
+        ((1, 10000), 14, 100, (14, 1400)),  # one column: 100 patches of its middle
+        ((10000, 1), 14, 100, (1400, 14)),
+    ],
+)
+def test_fit_patches(size, patch, count, expected):
+    fitted = fit_patches(Image.new("RGB", size), patch, count)
+    assert fitted.size == expected
+
+
+def test_fit_patches_keeps_the_middle_and_the_ratio():
+    """A square in the middle of a picture stays one, in the middle."""
+    picture = Image.new("L", (400, 200))
+    picture.paste(255, (150, 50, 250, 150))
+    fitted = np.asarray(fit_patches(picture, 14, 200).convert("L")) > 127
+    rows, columns = np.flatnonzero(fitted.any(1)), np.flatnonzero(fitted.any(0))
+    assert abs(len(rows) - len(columns)) <= 1 and abs(len(rows) - 70) <= 1
+    assert abs(rows.mean() - (fitted.shape[0] - 1) / 2) <= 1 and abs(columns.mean() - (fitted.shape[1] - 1) / 2) <= 1

@@ -43,6 +43,8 @@ def test_every_figure_of_a_photo(rng):
     photo = images.to_image(images.pixel_values(images.photo()))
     drawn(plots.patch_grid(photo, 16))
     drawn(plots.attention_over_photo(photo, rng.random((3, 197)), (14, 14), query=106))
+    drawn(plots.similarity_over_photo(photo, rng.random((2, 197)) - 0.5, (14, 14), patch=106))
+    drawn(plots.token_colours(photo, rng.standard_normal((4, 197, 9)), (14, 14)))
     drawn(plots.position_similarity(rng.standard_normal((1, 197, 5)), (14, 14)))
     drawn(plots.pixel_gradient(photo, rng.standard_normal((1, 3, 224, 224))))
 
@@ -75,6 +77,9 @@ def test_patch_grid_takes_a_path_and_any_sides():
     drawn(plots.patch_grid(images.photo("coffee.jpg"), 100))
     drawn(plots.patch_grid(np.zeros((2, 300), np.uint8), (1, 100)))
     drawn(plots.attention_over_photo(np.zeros((300, 2), np.uint8), np.ones(6), (3, 2), query=6))
+    drawn(plots.similarity_over_photo(np.zeros((2, 300), np.uint8), np.ones((9, 4)), (1, 4), patch=4))
+    drawn(plots.token_colours(np.zeros((300, 2), np.uint8), np.eye(7), (3, 2)))
+    drawn(plots.token_colours(images.photo("pagoda.jpg"), np.ones((1, 5)), (1, 1)))
 
 
 @pytest.mark.parametrize(
@@ -95,13 +100,16 @@ def test_attention_is_drawn_over_the_photo_without_cls(rng):
     image, row = Image.new("RGB", (40, 24), "red"), rng.random(16)
     photo, heat, bar = (figure := plots.attention_over_photo(image, Tensor(row), (3, 5), query=7)).axes
     drawn(figure)
-    assert photo.get_title() == "patch 7 asks" and heat.get_title() == f"attention (CLS gets {row[0]:.4f})"
+    assert photo.get_title() == "patch 7 asks\n" and heat.get_title() == f"attention\n(CLS gets {row[0]:.4f})"
     under, over = heat.images
     assert np.array_equal(over.get_array(), row[1:].reshape(3, 5)) and over.get_cmap().name == "viridis"
     assert over.get_extent() == under.get_extent() == [0, 40, 24, 0]
-    assert 0.3 < over.get_alpha() < 0.8
+    seen = over.get_alpha()  # of the least the photo shows, of the most the colour
+    assert (
+        seen.min() <= 0.2 and 0.7 <= seen.max() < 1 and np.array_equal(seen.argmin(1), row[1:].reshape(3, 5).argmin(1))
+    )
     assert outlines(photo) == outlines(heat) == [(8, 8, 8, 8)]  # the second column of the second row
-    assert bar.get_ylabel() == "attention; an even share is 1 / 16"
+    assert bar.get_xlabel() == "attention; an even share is 1 / 16"
 
 
 def test_attention_of_every_head_has_one_scale(rng):
@@ -113,14 +121,84 @@ def test_attention_of_every_head_has_one_scale(rng):
     assert [ax.get_title() for ax in panels] == [f"head {head}" for head in range(1, 7)]
     for ax, row in zip(panels, rows, strict=True):
         assert np.array_equal(ax.images[1].get_array(), row.reshape(3, 5))
-        assert ax.images[1].get_clim() == (rows.min(), rows.max())
-    assert not figure.axes[7].axison  # the eighth place of the 2 x 4 is empty
+        assert ax.images[1].get_clim() == (rows.min(), np.quantile(rows, 0.99))
+    assert not figure.axes[7].axison and not figure.axes[8].axison  # the last places of the 3 x 3 are empty
 
 
 @pytest.mark.parametrize("shape, query", [((17,), 1), ((14,), 1), ((2, 3, 16), 1), ((16,), 16), ((16,), -1)])
 def test_attention_refuses(shape, query):
     with pytest.raises(ShapeError, match=r"attention_row has the shape|there is no patch"):
         plots.attention_over_photo(np.zeros((24, 40), np.uint8), np.ones(shape), (3, 5), query)
+
+
+def test_attention_in_several_blocks_has_their_names(rng):
+    rows = rng.random((2, 16))
+    photo, *panels = plots.attention_over_photo(
+        np.zeros((24, 40), np.uint8), rows, (3, 5), query=7, names=["block 2", "block 12"]
+    ).axes[:3]
+    assert [ax.get_title() for ax in panels] == [
+        f"block 2\n(CLS gets {rows[0, 0]:.4f})",
+        f"block 12\n(CLS gets {rows[1, 0]:.4f})",
+    ]
+    assert outlines(photo) == outlines(panels[0]) == outlines(panels[1])
+
+
+def test_similarity_is_drawn_over_the_photo_around_zero(rng):
+    image, cosines = Image.new("RGB", (40, 24), "red"), rng.uniform(-1, 1, (2, 16))
+    photo, *heats, bar = (figure := plots.similarity_over_photo(image, cosines, (3, 5), 7, ["early", "late"])).axes
+    drawn(figure)
+    assert photo.get_title() == "patch 7\n" and outlines(photo) == [(8, 8, 8, 8)]
+    for heat, name, row in zip(heats, ("early", "late"), cosines, strict=True):
+        assert heat.get_title() == f"{name}\n(CLS {row[0]:+.2f})" and outlines(heat) == outlines(photo)
+        over = heat.images[1]
+        assert np.array_equal(over.get_array(), row[1:].reshape(3, 5))
+        assert over.get_cmap().name == "RdBu_r" and over.get_clim() == (-1, 1)
+        assert np.array_equal(np.argsort(over.get_alpha(), None), np.argsort(abs(row[1:])))
+    assert bar.get_xlabel() == "cosine similarity"
+    of_cls = plots.similarity_over_photo(image, cosines[0, 1:], (3, 5), 0).axes
+    assert [ax.get_title() for ax in of_cls[:2]] == ["CLS", "like CLS"] and not outlines(of_cls[0])
+
+
+def test_token_colours_are_the_three_components(rng):
+    tokens = rng.standard_normal((15, 4)) * [9, 1, 3, 0.1] + 5
+    tokens[:, 0] = np.linspace(-40, 60, 15)
+    photo, panel = (figure := plots.token_colours(np.zeros((24, 40), np.uint8), tokens, (3, 5))).axes
+    drawn(figure)
+    (over,) = panel.images[1:]
+    colours = over.get_array().reshape(15, 3)
+    assert colours.min() == 0 and colours.max() == 1 and over.get_extent() == [0, 40, 24, 0]
+    values, vectors = np.linalg.eigh(np.cov(tokens.T))
+    for axis in range(3):
+        component = (tokens - tokens.mean(0)) @ vectors[:, -1 - axis]
+        component *= np.sign(component @ (colours[:, axis] - 0.5))
+        low, high = np.quantile(component, [0.01, 0.99])
+        np.testing.assert_allclose(colours[:, axis], np.clip((component - low) / (high - low), 0, 1), atol=1e-9)
+    assert (np.diff(colours[:, 0]) > 0).all()  # the largest number of the first axis is positive
+    assert panel.get_title() == f"3 components: {values[1:].sum() / values.sum():.0%} of variance"
+    assert photo.get_title() == "photo"
+
+
+def test_token_colours_of_several_blocks(rng):
+    states = [Tensor(rng.standard_normal((1, 7, 5))) for _ in range(4)]
+    figure = plots.token_colours(np.zeros((20, 30, 3), np.uint8), states, (2, 3), names=["a", "b", "c", "d"])
+    assert [ax.get_title().partition("\n")[0] for ax in figure.axes] == ["photo", "a", "b", "c", "d", ""]
+    for ax, state in zip(figure.axes[1:], states, strict=False):  # CLS has no colour and no say in the axes
+        alone = plots.token_colours(np.zeros((20, 30, 3), np.uint8), state.data[0, 1:], (2, 3)).axes[1]
+        assert np.array_equal(alone.images[1].get_array(), ax.images[1].get_array())
+
+
+def test_maps_refuse_what_does_not_fit():
+    photo = np.zeros((24, 40), np.uint8)
+    with pytest.raises(
+        ShapeError, match=r"token_colours: tokens have the shape \(14, 9\)\.\n  rule: .* 3 \* 5 = 15, or 16"
+    ):
+        plots.token_colours(photo, np.ones((14, 9)), (3, 5))
+    with pytest.raises(ShapeError, match=r"similarity_over_photo: similarity has the shape \(17,\)"):
+        plots.similarity_over_photo(photo, np.ones(17), (3, 5), 1)
+    for patch in (-1, 16):
+        with pytest.raises(ShapeError, match=f"there is no patch {patch}"):
+            plots.similarity_over_photo(photo, np.ones(16), (3, 5), patch)
+    assert not plt.get_fignums()
 
 
 @pytest.mark.parametrize("cls", [0, 1])
@@ -195,6 +273,8 @@ def test_what_is_no_picture_is_refused_by_each_figure(image):
     for call in (
         lambda: plots.patch_grid(image, 4),
         lambda: plots.attention_over_photo(image, np.ones(4), (2, 2)),
+        lambda: plots.similarity_over_photo(image, np.ones(4), (2, 2), 1),
+        lambda: plots.token_colours(image, np.eye(4), (2, 2)),
         lambda: plots.pixel_gradient(image, np.ones((3, 8, 8))),
     ):
         with pytest.raises(ShapeError, match="image is a"):

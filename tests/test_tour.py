@@ -11,14 +11,14 @@ from PIL import Image
 
 from minivit import Tensor, images, nn
 from minivit.course import tour
-from minivit.errors import FileError
+from minivit.errors import FileError, MinivitError
 from minivit.gradcheck import GradientError
 from minivit.machinery.normal import normal
-from minivit.vit import ViTConfig, ViTForImageClassification
+from minivit.vit import ViTConfig, ViTModel
 
 matplotlib.use("Agg")
 
-CONFIG = ViTConfig(12, 2, 3, 20, image_size=(24, 50), patch_size=(8, 10), qkv_bias=False, num_labels=7)
+CONFIG = ViTConfig(12, 2, 3, 20, image_size=(24, 50), patch_size=(8, 10), qkv_bias=False, initializer_range=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -33,28 +33,29 @@ def walked(tmp_path_factory):
 
 def test_the_table_has_every_stage_with_its_shape(walked):
     _, text = walked
-    stages = {line[4:26].strip(): line for line in text.splitlines() if line.endswith(" ms")}
+    stages = {line[4:27].strip(): line for line in text.splitlines() if re.match(r"\d\d  .*\d$", line)}
     shapes = {name: re.search(r"  (\([\d, ]*\)) ", line)[1] for name, line in stages.items()}
     assert shapes == {
-        "photo": "(400, 600, 3)",
-        "pixel_values": "(1, 3, 24, 50)",
-        "patches": "(1, 15, 240)",
-        "patch embeddings": "(1, 15, 12)",
-        "CLS in front": "(1, 16, 12)",
-        "position embeddings": "(1, 16, 12)",
-        "block 1: layer norm": "(1, 16, 12)",
-        "head 1: q, k, v": "(1, 16, 4)",
-        "scores": "(1, 16, 16)",
-        "attention": "(1, 16, 16)",
-        "context": "(1, 16, 4)",
-        "encoder: 2 blocks": "(1, 16, 12)",
-        "final layer norm": "(1, 16, 12)",
-        "logits": "(1, 7)",
+        "photo, at its own ratio": "(136, 210, 3)",  # 400 x 600, in 17 x 21 patches of 8 x 10: 357 of about 384
+        "pixel_values": "(1, 3, 136, 210)",
+        "patches": "(1, 357, 240)",
+        "patch embeddings": "(1, 357, 12)",
+        "CLS in front": "(1, 358, 12)",
+        "positions": "(1, 358, 12)",
+        "position embeddings": "(1, 358, 12)",
+        "block 1: layer norm": "(1, 358, 12)",
+        "head 1: q, k, v": "(1, 358, 4)",
+        "scores": "(1, 358, 358)",
+        "attention": "(1, 358, 358)",
+        "context": "(1, 358, 4)",
+        "encoder: 2 blocks": "(1, 358, 12)",
+        "final layer norm": "(1, 358, 12)",
+        "which of three: logits": "(1, 3)",
         "loss": "()",
-        "gradient": "(1, 3, 24, 50)",
+        "gradient": "(1, 3, 136, 210)",
     }
-    total = ViTForImageClassification(CONFIG).num_parameters()
-    counts = [line[:-10].split()[-1].replace(",", "") for line in stages.values()]
+    total = ViTModel(CONFIG, add_pooling_layer=False).num_parameters()
+    counts = [line.split()[-2].replace(",", "") for line in stages.values()]
     assert sum(int(count) for count in counts if count.isdecimal()) == total and f" {total:,}\n" in text
     assert "(24)" in stages["block 1: layer norm"] and "(144)" in stages["head 1: q, k, v"]
     assert "Bqd,Bkd->Bqk, / sqrt(d)" in stages["scores"]
@@ -66,7 +67,7 @@ def test_what_is_printed_is_ascii_and_fits_a_projector(walked):
     for folder in (paths[0].parent, images.photo("coffee.jpg").parent):  # the user's, in any letters
         text = text.replace(str(folder), "")
     assert text.isascii()
-    assert max(len(line) for line in text.splitlines() if "  " in line and "photo " not in line) <= 110
+    assert max(len(line) for line in text.splitlines() if "  " in line and "photo " not in line) <= 100
 
 
 def test_by_hand_and_by_the_model_agree(walked):
@@ -94,7 +95,7 @@ def test_the_gradient_check_is_the_last_line(walked):
 def test_the_figures_are_png_files_that_show_something(walked):
     paths, text = walked
     assert [path.name for path in paths] == sorted(path.name for path in paths[0].parent.iterdir())
-    assert [path.stem[:2] for path in paths] == ["01", "02", "03", "04"]
+    assert [path.stem[:2] for path in paths] == ["01", "02", "03", "04", "05", "06"]
     for path in paths:
         assert str(path) in text
         with Image.open(path) as image:
@@ -107,7 +108,7 @@ def test_another_seed_gives_other_weights(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(tour, "_draw", lambda *_: [])
     norms = []
     for seed in (3, 3, 4):
-        tour.tour(images.photo(), tmp_path, seed, CONFIG)
+        tour.tour(images.photo(), tmp_path, seed=seed, config=CONFIG)
         norms.append(re.search(r"gradient at the pixels: (\S+)", capsys.readouterr().out)[1])
     assert norms[0] == norms[1] != norms[2]
 
@@ -116,9 +117,60 @@ def test_a_wrong_backward_is_found(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(tour, "_draw", lambda *_: [])
     # GELU without the second term of its derivative
     monkeypatch.setitem(nn.ACTIVATIONS, "gelu", lambda x: x * Tensor(normal(x.data)[0]))
-    with pytest.raises(GradientError, match=r"differ for .*vit\.\S+ \("):
-        tour.tour(images.photo(), tmp_path, 0, CONFIG)
+    with pytest.raises(GradientError, match=r"differ for .*encoder\.layer\.\S+ \("):
+        tour.tour(images.photo(), tmp_path, config=CONFIG)
     assert "gradient check of the whole model: relative error" in capsys.readouterr().out
+
+
+def test_which_of_three_is_a_cosine(rng):
+    mean, rows, cls = rng.standard_normal(4), rng.standard_normal((3, 4)), rng.standard_normal((2, 4))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    expected = [[3 * (c - mean) @ r / np.linalg.norm(c - mean) for r in rows] for c in cls]
+    np.testing.assert_allclose(tour._which_of_three(Tensor(cls), (mean, rows)).data, expected, rtol=1e-12)
+    mean, rows = tour._classifier(ViTModel(CONFIG, add_pooling_layer=False, rng=0).eval())
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-6)
+    assert rows.shape == (3, 12)
+
+
+@pytest.mark.parametrize("name", tour.BOX)
+def test_the_trained_eye_knows_the_photos_of_the_box(name, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(tour, "PATCHES", 96)
+    with Image.open(images.photo(name)) as photo:  # turned around, with its edges cut, it is still the same thing
+        W, H = photo.size
+        photo.crop((W // 10, 0, W, H)).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "mine.png")
+    tour.tour(tmp_path / "mine.png", tmp_path / "out")
+    text = capsys.readouterr().out
+    logits = {key: float(value) for key, value in re.findall(r"(\w+\.jpg) ([-+][\d.]+) \(", text)}
+    assert max(logits, key=logits.get) == name and logits[name] > 1
+    assert "22,046,976 parameters, trained on photos without labels" in text and "untrained" not in text
+
+
+def test_the_chosen_patch_is_the_one_that_is_drawn(tmp_path, capsys, monkeypatch):
+    queries = []
+    monkeypatch.setattr(tour, "_draw", lambda *given: queries.append(given[6]) or [])
+    tour.tour(images.photo("coffee.jpg"), tmp_path, patch=(2, 5), config=CONFIG)
+    assert queries == [1 + 2 * 21 + 5] and "--patch 2,5" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("patch", [(17, 0), (0, 21), (-1, 0)])
+def test_a_patch_that_is_not_there(patch, tmp_path, no_work):
+    with pytest.raises(MinivitError, match=r"there is no patch .*\n  rule: .*rows 0 to 16 and columns 0 to 20"):
+        tour.tour(images.photo("coffee.jpg"), tmp_path / "new", patch=patch, config=CONFIG)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("size", [(1, 10000), (10000, 1), (3, 5), (8, 8), (5000, 60)])
+def test_a_photo_of_any_size(size, tmp_path, capsys):
+    Image.new("L", size, 90).save(tmp_path / "mine.png")
+    paths = tour.tour(tmp_path / "mine.png", tmp_path / "out", config=CONFIG)
+    assert len(paths) == 6
+
+
+def test_untrained_weights_are_those_of_the_seed(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(tour, "_draw", lambda *_: [])
+    monkeypatch.setattr(tour, "PATCHES", 24)
+    tour.tour(images.photo(), tmp_path, untrained=True, seed=5)
+    assert "22,046,976 parameters, drawn at random with seed 5: untrained" in capsys.readouterr().out
 
 
 @pytest.fixture
@@ -128,7 +180,7 @@ def no_work(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("work before the input was checked")
 
-    monkeypatch.setattr(tour, "ViTForImageClassification", refuse)
+    monkeypatch.setattr(tour, "ViTModel", refuse)
 
 
 @pytest.mark.parametrize("inside", [(), ("deeper",)])
@@ -162,5 +214,5 @@ def test_a_full_disk_leaves_no_half_figure(tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", half)
     with pytest.raises(OSError, match="No space left"):
-        tour.tour(images.photo(), tmp_path, 0, CONFIG)
+        tour.tour(images.photo(), tmp_path, config=CONFIG)
     assert not list(tmp_path.iterdir()) and not plt.get_fignums()

@@ -21,7 +21,7 @@ def tour(args):
     from .. import images
     from ..course.tour import tour as walk
 
-    walk(images.photo("cat.jpg") if args.photo is None else args.photo, args.out, args.seed)
+    walk(images.photo("cat.jpg") if args.photo is None else args.photo, args.out, args.patch, args.untrained, args.seed)
 
 
 def list_(args):
@@ -171,12 +171,14 @@ def _parser():
         made.set_defaults(run=run)
         return made
 
-    made = command(tour, "tour cat.jpg --out figures --seed 7")
+    made = command(tour, "tour cat.jpg --out figures --patch 4,9")
     made.add_argument("photo", metavar="PHOTO", nargs="?", help="a picture file; without it, the cat in the package")
     made.add_argument(
         "--out", metavar="DIR", type=_name, default="tour", help="folder for the figures (default: %(default)s)"
     )
-    made.add_argument("--seed", metavar="N", type=_seed, default=0, help="of the random weights (default: %(default)s)")
+    made.add_argument("--patch", metavar="ROW,COLUMN", type=_patch, help="the patch whose view is drawn, from 0")
+    made.add_argument("--untrained", action="store_true", help="with random weights: the same before any learning")
+    made.add_argument("--seed", metavar="N", type=_seed, default=0, help="of random weights (default: %(default)s)")
 
     command(list_, "list")
 
@@ -268,6 +270,13 @@ def _name(text):
     if not text.strip():
         raise argparse.ArgumentTypeError("an empty name")
     return text
+
+
+def _patch(text):
+    parts = text.split(",")
+    if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a row and a column, as 4,9 is")
+    return tuple(int(part) for part in parts)
 
 
 def _whole(text, least=1, most=2**20):
