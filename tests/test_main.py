@@ -30,22 +30,22 @@ def test_a_lesson_without_a_screen_says_how_to_see_its_figures(monkeypatch, caps
     assert not capsys.readouterr().err
 
 
-def test_tour_of_the_cat_in_vit_tiny(tmp_path, monkeypatch, capsys):
+def test_tour_of_the_cat_with_the_trained_eye(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["tour"]) == 0
     out, err = capsys.readouterr()
     assert not err and out.replace(str(ROOT), "").isascii()
     for shape in (
-        *("(300, 451, 3)", "(1, 3, 224, 224)", "(1, 196, 768)", "(1, 196, 192)", "(1, 197, 192)"),
-        *("(1, 197, 64)", "(1, 197, 197)", "(1, 1000)"),
+        *("(224, 336, 3)", "(1, 3, 224, 336)", "(1, 384, 588)", "(1, 384, 384)", "(1, 385, 384)"),
+        *("(1, 385, 64)", "(1, 385, 385)", "(1, 3)"),
     ):
         assert f" {shape} " in out
-    for count in ("147,648", "37,824", "5,338,368", "193,000", "5,717,416"):
+    for count in ("226,176", "526,080", "21,293,568", "22,046,976"):
         assert re.search(rf" {count}( |\n)", out)
-    error = re.search(r"relative error (\S+) over 3 directions of 5.9 million numbers", out)
+    error = re.search(r"relative error (\S+) over 3 directions of 22 million numbers", out)
     assert float(error[1]) < 1e-5
     figures = sorted((tmp_path / "tour").iterdir())
-    assert [path.suffix for path in figures] == [".png"] * 4
+    assert [path.suffix for path in figures] == [".png"] * 6
     for path in figures:
         with Image.open(path) as image:
             assert image.width == 1000
@@ -54,8 +54,8 @@ def test_tour_of_the_cat_in_vit_tiny(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     "arguments, expected",
     [
-        (["photo.png", "--out", "folder", "--seed", "7"], ("photo.png", "folder", 7)),
-        (["--seed", "0"], (images.photo("cat.jpg"), "tour", 0)),
+        (["photo.png", "--out", "folder", "--patch", "4,9"], ("photo.png", "folder", (4, 9), False, 0)),
+        (["--untrained", "--seed", "7"], (images.photo("cat.jpg"), "tour", None, True, 7)),
     ],
 )
 def test_tour_takes_its_arguments(arguments, expected, monkeypatch):
