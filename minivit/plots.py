@@ -299,6 +299,28 @@ def training_curves(history):
     return figure
 
 
+def answers(dataset, chances):
+    """Pictures with what they are and what a model took them for: wrong answers in pink, right ones in black.
+
+    dataset: a Dataset of some pictures (up to 12 are drawn), chances: (N, K), the model's probabilities.
+    """
+    names = [shown(name, 24).replace("$", r"\$") for name in dataset.class_names]
+    count = min(len(dataset), 12)
+    figure, panels = _panels(-(-count // 4), 4, 3.1 * -(-count // 4))
+    for panel in panels:
+        panel.set_axis_off()
+    pictures = dataset.images[np.arange(count)]
+    for panel, picture, label, p in zip(panels, pictures, dataset.labels, chances, strict=False):
+        answer = int(np.argmax(p))
+        pixels = picture.transpose(1, 2, 0)  # (H, W, C)
+        panel.imshow(pixels if pixels.shape[2] == 3 else pixels[..., 0], cmap="gray", vmin=0, vmax=255)
+        taken = f"taken for {names[answer]}" if answer != label else "right"
+        title = f"{names[label]}\n{taken}: {p[answer]:.0%}"
+        panel.set_title(title, fontsize=10, color="black" if answer == label else OUTLINE)
+    figure.suptitle("the pictures that the model was least right about")
+    return figure
+
+
 def confusion(counts, class_names):
     """Which label was taken for which. counts: (K, K), counts[label, prediction]; class_names: K names."""
     counts = np.asarray(counts)

@@ -6,6 +6,7 @@ prints what it found and raises a MinivitError for a mistake in its input.
 
 import dataclasses
 import json
+import math
 import warnings
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from ..errors import FileError, MinivitError, shortened, shown
 from ..machinery.files import read_json, write_json
 from ..vit import ViTForImageClassification, ViTForMaskedImageModeling, ViTModel
 from ..weights import find
-from . import surroundings
+from . import probe, surroundings
 from .folders import notes, place_of_picture, writing
 from .recipes import PHOTO_SIZE, recipe
 
@@ -31,6 +32,8 @@ MODEL_FIELDS = (
     "image_size",
 )
 FEW = 16  # photos that are read before the first of them is answered: a thousand would not fit
+FEW_PHOTOS = 2000  # fewer than these teach a Vision Transformer little from scratch
+MISTAKES = 12  # test pictures that are drawn: those whose right class got the least chance
 MASKED = 0.5  # share of the patches that are hidden when a model is pretrained without labels
 
 
@@ -47,6 +50,11 @@ def train(
     fields = chosen.model | (model or {})
     _check_outside(data, out)
     train_set, test_set = _data(data, {"size": fields.pop("image_size", None)}, strict)
+    if len(train_set) < FEW_PHOTOS and not masked and Path(data).is_dir():
+        print(
+            f"note: {len(train_set)} photos are few to learn from scratch. One that has seen many learns from few:\n"
+            f"      minivit finetune dinov2-small {shown(data)} --out DIR"
+        )
     fields |= {"image_size": train_set.image_size, "num_channels": train_set.num_channels}
     fields["id2label"] = dict(enumerate(train_set.class_names))
     fields["encoder_stride"] = to_2tuple(fields["patch_size"])[0]
@@ -60,7 +68,7 @@ def finetune(
     data,
     out,
     *,
-    freeze=False,
+    freeze=None,
     image_size=None,
     seed=0,
     fast=False,
@@ -71,11 +79,20 @@ def finetune(
 ):
     """Go on from the model in `source` on other data; a new head where the classes differ.
 
-    freeze: learn the head only; fast: a sixth of the epochs. image_size: in pixels; with another than the model's, its
-    position embeddings are interpolated and the pictures resized. force: into a folder with other files, too.
+    freeze: leave the body as it is, look at each picture once, and compute a linear head; None does so for a model of
+    the box. fast: a sixth of the epochs. image_size: in pixels; with another than the model's, its position embeddings
+    are interpolated and the pictures resized. force: into a folder with other files, too.
     """
     _check_outside(data, out)
     found = find(source)
+    freeze = found.parent == weights.FOLDERS if freeze is None else freeze
+    if freeze and (changes or fast):
+        raise MinivitError(
+            "finetune",
+            f"{', '.join(changes or ['fast'])} given, and the body is frozen.",
+            rule="with a frozen body the head is computed at once, by one formula, and not by steps.",
+            hint="leave it out; or --no-freeze, to learn the whole model by steps.",
+        )
     fields, tensors = weights.read_folder(found)
     before = ViTConfig.from_dict(fields)
     fields["problem_type"] = None  # a folder of a class, or a digit, gives class numbers
@@ -88,16 +105,52 @@ def finetune(
     names = dict(enumerate(train_set.class_names))
     if names != before.id2label:  # the old head, even one of the same size, speaks of other classes
         tensors = {name: array for name, array in tensors.items() if not name.startswith("classifier.")}
-    with notes():
+    with warnings.catch_warnings(action="ignore") if freeze else notes():  # a head that was drawn is computed below
         model = ViTForImageClassification.from_tensors(
             fields, tensors, ignore_mismatched_sizes=True, rng=seed, id2label=names, image_size=to_2tuple(size)
         )
     if freeze:
-        for parameter in model.vit.parameters():
-            parameter.requires_grad = False
+        return _fit_head(model, train_set, test_set, out, resume, force, preprocessor)
     chosen = _chosen(data, fast, {"lr": recipe(data).lr / 2} | changes)  # gently: the body has learned already
     with _unwarned():
         _fit(model, chosen, train_set, test_set, out, seed, resume, force, preprocessor)
+
+
+def _fit_head(model, train_set, test_set, out, resume, force, preprocessor):
+    """Compute a linear head for what the frozen body sees, and write all that a training folder holds."""
+    out, K = Path(out), model.config.num_labels
+    options = weights.picture_options(preprocessor, model.config.num_channels)
+    train_set, test_set = _scaled(train_set, options), _scaled(test_set, options)
+    hint = "choose another folder; or fit the head anew to what is known of the pictures by --resume."
+    with writing(out, force=force, resume=resume, hint=hint) as lock:
+        if resume:
+            _check_same(out, model.fields())
+        _describe(out, model.fields(), preprocessor)
+        count, size = len(train_set) + len(test_set), model.vit.num_parameters()
+        print(f"{count} pictures are looked at by a body of {size:,} parameters, which stay as they are")
+        with _unwarned():
+            features, unseen = probe.look(model.vit, [train_set, test_set], out)
+        if not all(np.isfinite(x).all() for x in (features, unseen)):
+            raise _not_finite("what it sees in the pictures is not finite", out)
+        head = probe.fit_head(features, train_set.labels, K)
+        model.classifier.weight.data, model.classifier.bias.data = head.weight, head.bias
+        lock.check()
+        arrays = {f"model/{name}": parameter.data for name, parameter in model.named_parameters()}
+        weights.write_state(out / weights.STATE, arrays, {})
+        if math.isnan(head.accuracy):
+            print("note: each class has one picture: how well it is learned cannot be told.")
+        else:
+            print(f"each picture by a head that learned from all others: {head.accuracy:.2%} right")
+        if not len(test_set):
+            print(f"{shown(out)}: there were no test pictures.")
+            return
+        p = ops.softmax(unseen @ head.weight.T + head.bias).data  # (N, K)
+        right = int((p.argmax(1) == test_set.labels).sum())
+        low, high = probe.interval(right, len(test_set))
+        told = f"{right / len(test_set):.2%} ({right} of {len(test_set)}; 95 % interval {low:.0%} to {high:.0%})"
+        print(f"{shown(out)}: test accuracy {told}")
+        worst = np.argsort(p[np.arange(len(p)), test_set.labels], kind="stable")[:MISTAKES]
+        _draw(out / "mistakes.png", "answers", test_set.subset(worst), p[worst])
 
 
 def evaluate(source, data, out=None, *, strict=False, force=False):

@@ -8,6 +8,7 @@ from .. import training, weights
 from ..errors import FileError, shortened, shown_lines
 from ..machinery.files import is_leftover, is_own_figure, writable_folder
 from ..machinery.lock import LOCK, locked
+from .probe import FEATURES, is_own_features
 
 MODELS = (weights.STATE, weights.WEIGHTS, weights.INDEX)
 _DESCRIBING = (weights.CONFIG, weights.PREPROCESSOR, training.HISTORY)  # what may be written before a model is
@@ -79,6 +80,8 @@ def _is_own(path, described):
         return described
     if path.name == training.HISTORY:
         return training.is_history(path)
+    if path.name == FEATURES:
+        return is_own_features(path)
     return is_own_figure(path) or path.name in _LITTER or is_leftover(path.name)
 
 

@@ -217,7 +217,11 @@ def _parser():
     made.add_argument("source", **source)
     made.add_argument("data", **data)
     _add_training(made)
-    made.add_argument("--freeze", action="store_true", help="learn the head only")
+    made.add_argument(
+        "--freeze",
+        action=argparse.BooleanOptionalAction,
+        help="look at each picture once, and compute a linear head (the default for dinov2-small)",
+    )
     made.add_argument("--image-size", metavar="N", type=_pixels, help="pixels a side; positions are interpolated")
 
     made = command(evaluate, "evaluate runs/digits digits")

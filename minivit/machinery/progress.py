@@ -50,13 +50,31 @@ class Line:
                 self.bar.set_description_str(_joined(parts, room - self.BESIDE), refresh=False)
                 self.bar.update(self.done - self.bar.n)
             return
-        rate = (self.done - self.first) / max(now - self.started, 1e-9)
-        end = f"  {rate:.0f} images/s  {(self.total - self.done) / rate:.0f} s left"
+        self._write(*parts)
+
+    def _write(self, *parts):
+        """The live line, with rate and time left behind what fits of the parts."""
+        room, seconds = _columns() - 1, max(time.perf_counter() - self.started, 1e-9)
+        rate = (self.done - self.first) / seconds
+        end = f"  {rate:.{0 if rate >= 10 else 1}f} images/s  {(self.total - self.done) / rate:.0f} s left"
         text = _joined(parts, room - len(end)) + end
         with _AS_FAR_AS_POSSIBLE:
             sys.stderr.write("\r" + text.ljust(min(self.width, room)))
             sys.stderr.flush()
         self.width = len(text)
+
+    def looked(self, count):
+        """After each pictures that are only looked at, once."""
+        self.done += count
+        now = time.perf_counter()
+        if not self.live or (now - self.shown < 0.1 and self.done < self.total):
+            return
+        self.shown = now
+        if self.bar is not None:
+            with _AS_FAR_AS_POSSIBLE:
+                self.bar.update(self.done - self.bar.n)
+            return
+        self._write(f"picture {self.done} of {self.total}")
 
     def epoch(self, row):
         """After each epoch."""

@@ -1,6 +1,6 @@
 """Weights that travel: the folder that Hugging Face writes, both ways, its hub, and the state of a training."""
 
-from .box import dinov2_small
+from .box import FOLDERS, dinov2_small
 from .folder import CONFIG, INDEX, WEIGHTS, is_own, read_folder, write_config, write_folder
 from .hub import find
 from .preprocessor import PREPROCESSOR, at_size, picture_options, preprocessor, read_preprocessor
@@ -9,6 +9,7 @@ from .state import STATE, read_state, state_weights, write_state
 
 __all__ = [
     "CONFIG",
+    "FOLDERS",
     "INDEX",
     "PREPROCESSOR",
     "STATE",
