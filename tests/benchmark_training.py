@@ -1,4 +1,4 @@
-"""The numbers of training, measured: `python -m tests.benchmark_training [digits] [finetuning] [checkpoint]`.
+"""The numbers of training, measured: `python -m tests.benchmark_training [digits] [finetuning] [few] [checkpoint]`.
 
 Not a test: it takes minutes, and asserts nothing. Accuracies depend on the machine by a few answers at most, through
 the last bits of its matrix products; times do wholly: they are medians, with the smallest and largest.
@@ -13,9 +13,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from minivit import datasets, training
-from minivit.cli import commands
+from minivit import datasets, images, training, vit
+from minivit.cli import commands, probe
 from minivit.cli.recipes import recipe
 from minivit.config import ViTConfig
 from minivit.vit import ViTForImageClassification, ViTForMaskedImageModeling
@@ -91,6 +92,58 @@ def finetuning():
         print(f"  pretrained on 0-4 above from scratch, in points: {spread(points, '{:+.1f}')}", flush=True)
 
 
+def photographs():
+    """Ten free photos by name, uint8 (H, W, 3): those of the box, and scikit-image's, which its package brings."""
+    from skimage import data
+
+    found = {name: np.asarray(images.open_image(images.photo(f"{name}.jpg"))) for name in ("cat", "coffee", "pagoda")}
+    for name in ("astronaut", "rocket", "camera", "coins", "brick", "grass", "gravel"):
+        picture = getattr(data, name)()
+        found[name] = np.stack([picture] * 3, -1) if picture.ndim == 2 else picture[..., :3]
+    return found
+
+
+def crops(photos, half, count, rng):
+    """A Dataset with so many crops of each photo, from its left half (0) or its right one (1), 224 x 224 pixels."""
+    pictures = []
+    for picture in photos.values():
+        middle = picture.shape[1] // 2
+        part = picture[:, middle:] if half else picture[:, :middle]
+        side = int(min(part.shape[:2]) * 0.8)
+        for _ in range(count):
+            top, left = (rng.integers(size - side + 1) for size in part.shape[:2])
+            crop = Image.fromarray(part[top : top + side, left : left + side])
+            pictures.append(np.asarray(crop.resize((224, 224), Image.Resampling.BICUBIC)).transpose(2, 0, 1))
+    return datasets.Dataset(np.stack(pictures), np.repeat(np.arange(len(photos)), count), list(photos))
+
+
+def few():
+    """Ten crops each of ten photos' left halves, judged on crops of the right halves; mean of five draws.
+
+    A linear head on the trained eye's frozen features, as `minivit finetune dinov2-small` computes it, and the recipe
+    of `minivit train PHOTOS`, from scratch on the same crops.
+    """
+    eye = vit.ViTModel.from_pretrained("dinov2-small", add_pooling_layer=False, image_size=224)
+    photos, chosen = photographs(), recipe("photos")
+    found = {"linear head on frozen features": [], "from scratch": []}
+    for draw in SEEDS:
+        rng = np.random.default_rng(draw)
+        train, test = crops(photos, 0, 10, rng), crops(photos, 1, 10, rng)
+        with tempfile.TemporaryDirectory() as folder:
+            seen = [data.scaled(**images.IMAGENET) for data in (train, test)]
+            features, unseen = probe.look(eye, seen, Path(folder))
+        head = probe.fit_head(features, train.labels, len(photos))
+        right = (unseen @ head.weight.T + head.bias).argmax(1) == test.labels
+        found["linear head on frozen features"].append(float(right.mean()))
+        small = [data.resized(64) for data in (train, test)]
+        model = ViTForImageClassification(config(chosen, small[0]), rng=draw)
+        chosen.fit(model, small[0], rng=draw, verbose=False)
+        found["from scratch"].append(accuracy(model, small[1]))
+        print(f"draw {draw}: {', '.join(f'{name} {values[-1]:.2%}' for name, values in found.items())}", flush=True)
+    for name, values in found.items():
+        print(f"ten crops a class, {name}: {spread(values)}")
+
+
 MEASURE = """
 import sys, time
 from minivit import vit
@@ -122,6 +175,6 @@ def checkpoint():
 
 
 if __name__ == "__main__":
-    parts = {part.__name__: part for part in (digits, finetuning, checkpoint)}
+    parts = {part.__name__: part for part in (digits, finetuning, few, checkpoint)}
     for name in sys.argv[1:] or parts:
         parts[name]()
