@@ -115,11 +115,9 @@ for name, model in models.items():
     moved = abs(shares[:, None] - shares).sum(2) / 2  # (h, h)
     h = len(shares)
     apart[name] = moved.sum() / (h * (h - 1))
-    print(f"{name:9}: two heads differ by {apart[name]:.2f}", end="; ")
-    print(f"the largest share is {shares.max() * N:.1f} times an even one")
+    print(f"{name:9}: two heads differ by {apart[name]:.2f}")
 assert apart["trained"] > 2 * apart["untrained"]
 
-# %%
 figure = plots.attention_over_photo(picture, rows["trained"], grid, query=0)
 figure.suptitle("Where CLS looks in the last block, head by head")
 figure.set_label("heads")
@@ -146,7 +144,7 @@ assert np.allclose(shares, found.shares, atol=1e-3) and shares.sum() > 0.45
 # Do the colours belong to the things in the photo, or to its pixels? We mirror the
 # photo, take its colour and 40 % of its light away, and colour it by the axes *of the
 # photo*. And we ask each patch how like it is to its image there (cosine, each photo
-# without its mean token).
+# without its mean token), and to its image in a faded negative.
 
 
 # %%
@@ -155,6 +153,7 @@ def darkened(picture):
 
 
 dark = ImageOps.mirror(darkened(picture))
+negative = dark.point(lambda value: 200 - value)
 mirror = np.arange(N).reshape(grid)[:, ::-1].ravel()  # patch n lies there at mirror[n]
 no_ticks = {"xticks": [], "yticks": []}
 plain = {"dpi": 100, "layout": "constrained", "subplot_kw": no_ticks}
@@ -179,14 +178,20 @@ for column, (name, model) in zip(axes.T[1:], models.items(), strict=True):
         colours = (along - low) / np.maximum(high - low, 1e-12)
         ax.imshow(colours.clip(0, 1).reshape(*grid, 3))
         ax.set_title(name, fontsize=10)
-    pair = unit(before - before.mean(0)) * unit(after[mirror] - after.mean(0))
-    same[name] = pair.sum(-1).mean()
-    print(f"{name:9}: a patch and its image, mirrored, grey and dark: {same[name]:.2f}")
+    of_negative = look(model, negative).last_hidden_state.data[0, 1:]
+    for kind, x in (("dark", after), ("negative", of_negative)):
+        pair = unit(before - before.mean(0)) * unit(x[mirror] - x.mean(0))
+        same[name, kind] = pair.sum(-1).mean()
+        print(f"{name:9}: a patch and its image, {kind:8} {same[name, kind]:+.2f}")
 figure.suptitle("Both rows on the axes of the upper one: do things keep their colours?")
 plt.show()
-assert same["trained"] > 0.4 and same["trained"] > same["untrained"]
+assert same["trained", "dark"] > 0.1
+assert same["trained", "negative"] > 0.1 > same["untrained", "negative"]
 
 # %% [markdown]
+# Dark stays darker than light, so an untrained network keeps something, too. In the
+# negative it takes each patch for its opposite. The trained one still knows it.
+#
 # ## A search
 #
 # Tokens that tell things apart can be searched. First among photos: yours, dark and
@@ -200,14 +205,13 @@ mine = tokens["trained"]
 near = {path: unit(mine[0]) @ unit(x[0]) for path, x in there.items()}
 further, other = sorted(near, key=near.get)[:2]
 to_changed = unit(mine[0]) @ unit(changed["trained"][0])
-print(f"CLS: yours, changed {to_changed:.2f}", end="")
-print("".join(f"; {path.name} {near[path]:.2f}" for path in (other, further)))
+print(f"yours, changed {to_changed:.2f}, others {near[other]:.2f} {near[further]:.2f}")
 assert to_changed > near[other] >= near[further]
 
 # %% [markdown]
 # Then among patches. Each principal component has two ends: six patches that differ
-# much. We search the changed photo and the other one for their like, by one matrix
-# product. The nearest token may still be far: read the cosine.
+# much. We search the changed photo and the other one for their like. One matrix product
+# gives the cosine similarity of all pairs. The nearest may still be far: read it.
 
 # %%
 along = lens.principal_components(mine[1:], 3).coordinates  # (N, 3)
@@ -222,6 +226,7 @@ for title, (shown, x) in zip(("changed", other.name), gallery, strict=True):
     places[title] = shown, best
     print(f"{title:10} cosines:", *(f"{s:.2f}" for s in cosines[ends, best]))
 
+# %%
 figure, axes = plt.subplots(1, 3, figsize=(10, 3), **plain)
 figure.set_label("search")
 for ax, (title, (shown, patches)) in zip(axes, places.items(), strict=True):
@@ -339,8 +344,8 @@ plt.show()
 # - Self-distillation: the student gives, for one crop, the teacher's answer for
 #   another; the teacher is the student's moving average. Centring and sharpening
 #   together bar collapse.
-# - Its heads look at different parts; its tokens keep their direction when light,
-#   colour and side change. An untrained network's do so less.
+# - Its heads look at different parts; its tokens tell things, not brightness: they
+#   know a patch again in the dark, and in the negative.
 # - Three principal components hold half or more of what tells the patches of a photo
 #   apart.
 # - To search is a matrix product of unit vectors.
