@@ -55,11 +55,10 @@ print(f"{eye.num_parameters():,} parameters; {grid[0]} x {grid[1]} = {N} patches
 # Sinkhorn-Knopp steps take the place of centring, and KoLeo (Sablayrolles et al. 2019)
 # pushes each photo's CLS away from its nearest neighbour in the batch.
 #
-# So learned a ViT-g of 1.1 billion parameters, from LVD-142M: 142 million photos,
-# curated sets and what lies near them among 1.2 billion of the web. No label was a
+# So learned a ViT-g of 1.1 billion parameters, from 142 million photos: curated sets
+# and what lies near them among 1.2 billion of the web (LVD-142M). No label was a
 # target, but people had chosen the sets. Our small network was *distilled* from it: a
-# frozen ViT-g is the teacher, nothing is masked, and what is kept is the student's
-# moving average. (Whence the file: weights/trained/dinov2-small/README.md.)
+# frozen ViT-g is the teacher, nothing is masked, the student's moving average is kept.
 #
 # Why both centring and sharpening? A teacher's scores for 64 photos, one answer the
 # loudest for all of them. Among how many answers does it waver (exp of the entropy)?
@@ -96,13 +95,20 @@ assert spread[True, True][0] < 2 and spread[True, True][1] > 10  # sure, and dif
 
 # %%
 def pixels(picture):
-    size = picture.size[::-1]
-    return images.pixel_values(picture, size, **images.IMAGENET)  # (C, H, W)
+    return images.pixel_values(picture, picture.size[::-1], **images.IMAGENET)
 
 
 def look(model, picture, **asked):
     with no_grad():
         return model(pixels(picture)[None], interpolate_pos_encoding=True, **asked)
+
+
+def unit(x):
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def darkened(picture):
+    return picture.convert("L").point(lambda value: value * 0.6).convert("RGB")
 
 
 rows, tokens, apart = {}, {}, {}
@@ -117,7 +123,6 @@ for name, model in models.items():
     apart[name] = moved.sum() / (h * (h - 1))
     print(f"{name:9}: two heads differ by {apart[name]:.2f}")
 assert apart["trained"] > 2 * apart["untrained"]
-
 figure = plots.attention_over_photo(picture, rows["trained"], grid, query=0)
 figure.suptitle("Where CLS looks in the last block, head by head")
 figure.set_label("heads")
@@ -146,27 +151,15 @@ assert np.allclose(shares, found.shares, atol=1e-3) and shares.sum() > 0.45
 # photo*. And we ask each patch how like it is to its image there (cosine, each photo
 # without its mean token), and to its image in a faded negative.
 
-
 # %%
-def darkened(picture):
-    return picture.convert("L").point(lambda value: value * 0.6).convert("RGB")
-
-
 dark = ImageOps.mirror(darkened(picture))
 negative = dark.point(lambda value: 200 - value)
 mirror = np.arange(N).reshape(grid)[:, ::-1].ravel()  # patch n lies there at mirror[n]
-no_ticks = {"xticks": [], "yticks": []}
-plain = {"dpi": 100, "layout": "constrained", "subplot_kw": no_ticks}
+plain = {"layout": "constrained", "subplot_kw": {"xticks": [], "yticks": []}}
 figure, axes = plt.subplots(2, 3, figsize=(10, 5.6), **plain)
 figure.set_label("components")
 for ax, shown in zip(axes[:, 0], (picture, dark), strict=True):
     ax.imshow(shown)
-
-
-def unit(x):
-    return x / np.linalg.norm(x, axis=-1, keepdims=True)
-
-
 changed, same = {}, {}
 for column, (name, model) in zip(axes.T[1:], models.items(), strict=True):
     changed[name] = look(model, dark).last_hidden_state.data[0]  # (T, D)
@@ -185,12 +178,11 @@ for column, (name, model) in zip(axes.T[1:], models.items(), strict=True):
         print(f"{name:9}: a patch and its image, {kind:8} {same[name, kind]:+.2f}")
 figure.suptitle("Both rows on the axes of the upper one: do things keep their colours?")
 plt.show()
-assert same["trained", "dark"] > 0.1
 assert same["trained", "negative"] > 0.1 > same["untrained", "negative"]
 
 # %% [markdown]
-# Dark stays darker than light, so an untrained network keeps something, too. In the
-# negative it takes each patch for its opposite. The trained one still knows it.
+# Dark stays darker than light, so the untrained network keeps something, too. In the
+# negative each patch is its opposite to it, or a stranger. The trained one knows it.
 #
 # ## A search
 #
@@ -335,9 +327,9 @@ figure.colorbar(drawn, ax=ax, label="1 - cosine")
 plt.show()
 
 # %% [markdown]
-# Most heads can go, and a few cannot. Those are in the upper half, where CLS gathers
-# its answer. And as in lesson 11: all heads of the last block at once are missed more
-# than one by one.
+# Most heads can go, and a few cannot. More of those are in the upper half, where CLS
+# gathers its answer. As in lesson 11, all heads of the last block at once are missed
+# more than one by one.
 #
 # ## What you can say now
 #
@@ -349,8 +341,8 @@ plt.show()
 # - Three principal components hold half or more of what tells the patches of a photo
 #   apart.
 # - To search is a matrix product of unit vectors.
-# - Most heads can be knocked out one at a time; those that matter are in the upper
-#   blocks.
+# - Most heads can be knocked out one at a time; those that matter are more often in the
+#   upper blocks.
 # - A linear head on frozen features has a closed form, and ten photos a class can be
 #   enough.
 #
