@@ -21,8 +21,9 @@ import math
 import matplotlib.pyplot as plt
 import numpy as np
 
-from minivit import datasets, images, lessons, nn, no_grad, notebook, ops, optim, plots, training, vit
+from minivit import datasets, images, lessons, nn, no_grad, notebook, ops, optim, plots, training, vit, weights
 from minivit.errors import ShapeError
+from minivit.lens import position_similarity
 from minivit.ops.positions import interpolate_positions, sine_cosine_positions
 
 photo = lessons.photo()
@@ -377,9 +378,10 @@ plt.show()
 # Nobody told the table about rows and columns. At the start the maps are noise. After training each map is striped:
 # positions of one column have become alike, since the task asks about columns and nothing else.
 #
-# The paper's famous picture (figure 7, centre) is this one, of a table that was trained on millions of photos: there
-# each map shows a cross, its own row and its own column. The waves have that cross from the start. Here they are, on
-# 14 x 14:
+# The paper's famous picture (figure 7, centre) is this one, of a table that was trained on millions of photos. We have
+# such a table: DINOv2's smallest learned 37 x 37 positions from photos without labels (lesson 13). In each map its own
+# place is the most alike, then its neighbours, then its own row and its own column: a cross. (The rim of the photo is
+# one place to it: there all around is alike.) The waves, on 14 x 14, have that cross from the start.
 
 # %%
 columns_alike = np.corrcoef(table.data[0, 1:]).reshape(4, 4, 4, 4)  # (row, column, row', column')
@@ -388,6 +390,24 @@ other = np.mean([columns_alike[r, c, s, 3 - c] for r in range(4) for s in range(
 print(f"trained table, correlation in one column {same:+.2f}, with the mirrored column {other:+.2f}")
 assert same > other + 0.3
 
+learned = weights.dinov2_small().embeddings.position_embeddings.data[0, 1:]  # (N, D)
+alike = position_similarity(learned - learned.mean(0), (37, 37))  # what all have in common tells no place
+y, x = np.mgrid[:37, :37]
+down, right = abs(y[..., None, None] - y), abs(x[..., None, None] - x)  # rows and columns apart
+print("trained on photos, cosine similarity without the mean:")
+for name, where in {
+    "next to each other": down + right == 1,
+    "same row, far apart": (down == 0) & (right > 8),
+    "same column, far apart": (down > 8) & (right == 0),
+    "far apart in both": (down > 8) & (right > 8),
+}.items():
+    print(f"  {name:23} {alike[where].mean():+.2f}")
+assert alike[down + right == 1].mean() > 0.8 and alike[(down > 8) & (right > 8)].mean() < 0
+assert min(alike[(down == 0) & (right > 8)].mean(), alike[(down > 8) & (right == 0)].mean()) > 0.2
+
+# %%
+figure = plots.position_similarity(learned, (37, 37))
+figure.set_label("trained_on_photos")
 figure = plots.position_similarity(sine_cosine_positions((14, 14), 192), (14, 14))
 figure.set_label("sine_cosine_similarity")
 plt.show()

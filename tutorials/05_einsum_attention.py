@@ -11,7 +11,7 @@
 # Builds: attention, three times (loops, einsum, matrix product), its scale, its softmax, its heads and its
 # backward; and a picture of what the published notebook's einsum does instead.
 #
-# Teach: 40 minutes. Run: 4 seconds.
+# Teach: 40 minutes. Run: 6 seconds.
 #
 # Axes: C channels, H W pixels, P patch side, N patches, T tokens (here T = N), q query tokens, k key tokens, D hidden
 # size, h heads, d head size, B batch
@@ -23,7 +23,7 @@ import time
 import matplotlib.pyplot as plt
 import numpy as np
 
-from minivit import Tensor, differentiable, gradcheck, images, lessons, notebook, ops, plots, vit
+from minivit import Tensor, differentiable, gradcheck, images, lessons, no_grad, notebook, ops, plots, vit, weights
 from minivit.gradcheck import GradientError
 
 photo = lessons.photo()
@@ -357,19 +357,40 @@ assert in_notebook[:d_].all() and not in_notebook[d_:].any() and in_vit.all()
 # block. Choose a block, a picture, a head and a token that asks, and a row is left: one share for each token. Drop
 # the first number if there is a CLS. Fold the rest into the grid of patches. Lay it over the photo.
 #
-# An untrained model asks nothing in particular: its shares are nearly even. (Lesson 11 looks at a trained one.)
+# We ask two models of one shape. The first is untrained. The second is DINOv2's smallest, which learned from photos
+# without labels (lesson 13). It takes the photo at its own ratio, in patches of 14 pixels. The patch in the middle
+# asks, in block 4.
 
 # %%
-small = vit.ViTConfig(hidden_size=48, num_hidden_layers=2, num_attention_heads=3, intermediate_size=96)
-attentions = vit.ViTModel(small, rng=0).eval()(pixels[None], output_attentions=True).attentions
-CLS = 0
-one = attentions[0].data[0, 2, CLS]  # block 1, picture 1, head 3, the CLS token asks: (T + 1,)
-folded = one[1:].reshape(grid)  # (rows, columns) of patches
-print(f"{len(attentions)} blocks, each {attentions[0].shape}; one row {one.shape}; its map {folded.shape}")
-print(f"shares from {one.min() * len(one):.2f} to {one.max() * len(one):.2f} times an even share")
-assert np.isclose(one.sum(), 1, atol=1e-5) and one.max() < 2 * one.min()
+eye = weights.dinov2_small()
+blank = vit.ViTModel(eye.config, add_pooling_layer=False, rng=0).eval()
+picture = images.fit_patches(photo, 14, patches=384)
+rows, columns = picture.height // 14, picture.width // 14
+middle = 1 + rows // 2 * columns + columns // 2  # 0 is CLS
+seen = images.pixel_values(picture, picture.size[::-1], **images.IMAGENET)[None]  # (B, C, H, W)
+asked = {}
+for name, model in (("untrained", blank), ("trained", eye)):
+    with no_grad():
+        attentions = model(seen, output_attentions=True, interpolate_pos_encoding=True).attentions
+    asked[name] = attentions[3].data[0, :, middle]  # block 4, picture 1, all heads: (h, k)
+    one = asked[name][2]  # head 3: (k,)
+    folded = one[1:].reshape(rows, columns)
+    print(f"{name:9}: {len(attentions)} blocks, each {attentions[0].shape}; a row {one.shape}, its map {folded.shape}")
+    largest = asked[name].max(1) * len(one)
+    print("  largest share of each head, in even shares:", *(f"{share:.1f}" for share in largest))
+    assert np.allclose(asked[name].sum(1), 1, atol=1e-5)
+assert asked["untrained"].max() * len(one) < 3 and asked["trained"].max() > 4 * asked["untrained"].max()
+
+# %%
+figure = plots.attention_over_photo(picture, asked["trained"], (rows, columns), middle)
+figure.suptitle("Six trained heads of block 4: what one patch asks for")
+figure.set_label("trained_heads")
+plt.show()
 
 # %% [markdown]
+# An untrained model asks nothing in particular: its shares are nearly even. The trained heads differ. Most often some
+# ask for the nearest patches, others for what looks alike far away, and some for CLS.
+#
 # To see what heads *can* ask, we write three by hand: who has my colour, who is near me, and who has my colour and
 # is not too far. "Near" is a distance, and a score is a dot product. But `-|a - b|^2 = 2 a b - |b|^2 - |a|^2`, and
 # `|a|^2` is the same along the whole row, so softmax does not notice it. Query `(2 a, -1)` and key `(b, |b|^2)`: a

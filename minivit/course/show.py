@@ -48,6 +48,7 @@ LESSONS = {
     "08": "Tensor backward differentiable gradcheck unbroadcast add multiply power matmul transpose exp log sum mean",
     "09": "cross_entropy AdamW",
     "12": "MultiheadSelfAttention Vit",
+    "13": "principal_components similarity knock_out",
 }
 ASIDE = ("minivit.errors", "minivit.machinery.checks", "minivit.machinery.random")  # nothing to ask for next
 INDENT = 11  # columns of the labels before what is said
