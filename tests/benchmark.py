@@ -7,18 +7,23 @@ a peer in a process of its own, measure.py takes the times, report.py prints and
 
 import argparse
 import contextlib
+import functools
 import json
 import signal
 import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
+
+from minivit import weights
+
 from .benchmarks import report
-from .benchmarks.measure import compare, free_memory
-from .benchmarks.rows import QUICK, ROWS, TOY_ROW, flops, growth, layers, needed_memory
+from .benchmarks.measure import alone, compare, free_memory
+from .benchmarks.rows import ALONE, QUICK, ROWS, TOY_ROW, flops, growth, layers, needed_memory
 from .benchmarks.worker import PEERS, Worker, WorkerError, missing
 
-PARTS = [row.name for row in ROWS] + ["layers", "growth"]
+PARTS = [row.name for row in [*ROWS, *ALONE]] + ["layers", "growth"]
 
 
 def arguments(argv):
@@ -55,12 +60,17 @@ class Bench:
     def __init__(self, options, folder):
         self.options, self.folder = options, folder
         settings = {key: value for key, value in vars(options).items() if key not in ("json", "figure")}
-        self.found = {"machine": report.machine(), "settings": settings, "rows": {}, "layers": [], "growth": {}}
+        self.found = {"machine": report.machine(), "settings": settings}
+        self.found |= {"rows": {}, "alone": {}, "layers": [], "growth": {}}
+
+    def limits(self, rounds, budget):
+        """What measure.turns takes, in this run: at most so many rounds, and about so many seconds."""
+        rounds, least, budget = (5, 3, 3) if self.options.quick else (rounds, 5, budget)
+        return self.options.rounds or rounds, least, budget
 
     def compare(self, workers, task, rounds, budget):
-        """measure.compare with the rounds of this run: at most so many, and about so many seconds."""
-        rounds, least, budget = (5, 3, 3) if self.options.quick else (rounds, 5, budget)
-        return compare(workers, task, self.options.rounds or rounds, least, budget, self.folder)
+        """measure.compare with the rounds of this run."""
+        return compare(workers, task, *self.limits(rounds, budget), self.folder)
 
     @contextlib.contextmanager
     def workers(self, kind, peers):
@@ -98,11 +108,29 @@ class Bench:
                     del workers[peer]
                     why = f"it needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free"
                     skipped[peer] = {"error": why}
-            peers = self.compare(workers, row.task, 21, 60) | skipped
+            task = row.task | ({"weights": self.trained()} if row.task["kind"] == "dinov2" else {})
+            peers = self.compare(workers, task, 21, 60) | skipped
         work = flops(row.task)
         self.found["rows"][row.name] = {"title": row.title, "task": row.task, "flops": work, "peers": peers}
         print(f"## {row.title}\n\n{work / 1e9:.3g} GFLOP in matrix products\n")
         self.show(report.row_lines(peers, work, peak))
+
+    def trained(self):
+        """A file of the numbers of the network in the box {name: float32 array}, for peers that cannot read the box."""
+        path = Path(self.folder, "dinov2.npz")
+        if not path.exists():
+            _, tensors = weights.read_folder(weights.find("dinov2-small"))
+            np.savez(path, **tensors)
+        return str(path)
+
+    def alone(self, chosen):
+        """Measure and print what minivit does alone."""
+        for row in chosen:
+            start = functools.partial(Worker, "minivit", row.task["kind"], self.options.threads)
+            found = alone(start, row.task, *self.limits(7, 60), self.folder)
+            self.found["alone"][row.name] = {"title": row.title, "found": found}
+        print("## minivit alone\n")
+        self.show(report.alone_lines(self.found["alone"]))
 
     def layers(self):
         """Measure and print each layer beside PyTorch's."""
@@ -143,6 +171,9 @@ class Bench:
         for row in [*ROWS, TOY_ROW]:
             if row.name in self.options.rows:
                 self.row(row, peak)
+        chosen = [row for row in ALONE if row.name in self.options.rows and "minivit" in self.options.peers]
+        if chosen:
+            self.alone(chosen)
         if "layers" in self.options.rows:
             self.layers()
         if "growth" in self.options.rows:

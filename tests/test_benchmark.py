@@ -1,5 +1,6 @@
 """The benchmark's arithmetic and form. Nothing is timed, and no peer needs to be installed."""
 
+import contextlib
 import json
 import re
 import subprocess
@@ -9,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minivit import nn, vit
+from minivit import nn, vit, weights
 from tests import benchmark
-from tests.benchmarks import measure, report, rows, worker
+from tests.benchmarks import measure, report, rows, with_minivit, worker
 from tests.benchmarks.worker import Worker, WorkerError
 
 
@@ -30,6 +31,12 @@ def test_flops_of_a_step(batch):
     forward, step = (rows.flops(rows.vit_task(rows.TINY, batch, train)) for train in (False, True))
     to_pixels = 2 * batch * 196 * 3 * 16 * 16 * 192  # the one product of backward that nobody needs
     assert step == 3 * forward - to_pixels
+
+
+def test_flops_of_the_trained_network_are_those_of_the_picture():
+    """257 tokens where its own size has 1370; and no classes."""
+    patches, maps, mlp, scores = 256 * 588 * 384, 4 * 257 * 384**2, 2 * 257 * 384 * 1536, 2 * 257**2 * 384
+    assert rows.flops(rows.dinov2_task(224)) == 2 * (patches + 12 * (maps + mlp + scores))
 
 
 def test_flops_of_the_notebook():
@@ -67,6 +74,35 @@ def test_parameter_shapes_are_the_models():
     with nn.meta():
         model = vit.ViTForImageClassification(vit.ViTConfig(**rows.DIGITS))
     assert rows.parameter_shapes(rows.DIGITS) == {name: p.shape for name, p in model.named_parameters()}
+
+
+def test_the_trained_network_has_the_sizes_that_its_peers_are_made_of():
+    config, tensors = weights.read_folder(weights.find("dinov2-small"))
+    assert {name: config.get(name, 0) for name in rows.DINOV2} == rows.DINOV2  # num_labels 0: it has no head
+    assert tensors.keys() == {
+        name.removeprefix("vit.") for name in rows.parameter_shapes(rows.DINOV2) if not name.startswith("classifier")
+    }
+
+
+def test_the_numbers_that_peers_are_handed_are_those_of_the_model(tmp_path):
+    bench = benchmark.Bench(benchmark.arguments([]), tmp_path)
+    with np.load(bench.trained()) as file:
+        named = dict(weights.dinov2_small().named_parameters())
+        assert set(file.files) == named.keys()
+        for name in file.files:
+            np.testing.assert_array_equal(file[name], named[name].data)
+
+
+def test_a_forward_pass_of_the_trained_network():
+    """On a picture of 2 x 2 patches, whose positions are interpolated."""
+    task = rows.dinov2_task(28)
+    step, results = with_minivit.build(task, None)
+    tokens = results()["tokens"]
+    pixels = rows.numbers("pixels", (1, 3, 28, 28))
+    expected = weights.dinov2_small()(pixels, interpolate_pos_encoding=True).last_hidden_state.data
+    assert tokens.shape == (1, 5, 384)
+    np.testing.assert_array_equal(tokens, expected)
+    np.testing.assert_array_equal(step()["tokens"], tokens)
 
 
 def test_layers():
@@ -145,6 +181,20 @@ def test_tables():
     check_form(report.layer_lines(layers))
 
 
+def test_table_of_what_is_alone():
+    results = {
+        "a": {"title": "a", "found": {"seconds": [1, 3, 2], "whole": [2, 5, 4], "peak_bytes": 155e6}},
+        "b": {"title": "b", "found": {"error": "no memory"}},
+        "c": {"title": "c", "found": {"seconds": [1], "whole": [2], "peak_bytes": None}},
+    }
+    *lines, fault = report.alone_lines(results)
+    check_form(lines)
+    assert lines[2].split("|")[1:-1] == [" a    ", " 2.00 s ", " (1.50 s to 2.50 s) ", "        4.00 s ", "     155 "]
+    assert lines[3].split("|")[5].strip() == "?"
+    assert fault == "b is left out: no memory."
+    assert report.alone_lines({"b": results["b"]}) == [fault]
+
+
 def test_growth_table():
     points = [{"size": n, "peers": found(minivit=[n**1.5], torch_sdpa=[n**1.0])} for n in (1, 2, 4)]
     lines = report.growth_lines({"batch": points})
@@ -211,6 +261,30 @@ def test_the_budget_ends_the_rounds(tmp_path, monkeypatch):
     assert len(result["minivit"]["seconds"]) == 5
 
 
+def test_alone_a_new_process_does_the_task_once_in_each_round(tmp_path):
+    started = []
+
+    def start(fault=None):
+        started.append(Failing(fault))
+        return contextlib.nullcontext(started[-1])
+
+    found = measure.alone(start, {}, 4, 2, 9, tmp_path)
+    assert found["seconds"] == [1.0] * 4 and len(found["whole"]) == 4 and found["peak_bytes"] == 2
+    assert [worker.steps for worker in started] == [1] * 4
+    assert measure.alone(lambda: start("build"), {}, 4, 2, 9, tmp_path) == {"error": "MemoryError"}
+
+
+def test_a_command_runs_in_the_folder_it_gets(tmp_path):
+    task = {"kind": "command", "argv": ["exercise", "05"], "folder": str(tmp_path)}
+    step, results = with_minivit.build(task, None)
+    assert results() == {} and not any(tmp_path.iterdir())  # nothing is done before it is timed
+    step()
+    assert [path.name for path in tmp_path.iterdir()] == ["exercise_05.py"]
+    step, _ = with_minivit.build(task | {"argv": ["tour", "nothing.jpg"]}, None)
+    with pytest.raises(RuntimeError, match=r"^minivit tour nothing\.jpg ended with exit code 2$"):
+        step()
+
+
 def test_a_worker_that_ends_is_explained():
     with Worker("minivit", "vit") as running:
         assert running.hello["baseline"] is None or running.hello["baseline"] > 1e7
@@ -238,6 +312,18 @@ def test_command(tmp_path, capsys):
     numbers = json.loads(path.read_text(encoding="utf-8"))
     assert len(numbers["rows"]["toy"]["peers"]["minivit"]["seconds"]) == 5
     assert (tmp_path / "numbers.png").exists()
+
+
+def test_command_of_what_is_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(benchmark.Bench, "peak", lambda self: 1e9)
+    path = tmp_path / "numbers.json"
+    options = ["--quick", "--rounds", "1", "--rows", "dinov2-load", "--json", str(path)]
+    assert benchmark.main([*options, "--peers", "torch"]) == 0 and "alone\n" not in capsys.readouterr().out
+    assert benchmark.main(options) == 0
+    assert "\n## minivit alone\n\n| what                   | " in capsys.readouterr().out
+    found = json.loads(path.read_text(encoding="utf-8"))["alone"]["dinov2-load"]["found"]
+    assert len(found["seconds"]) == 1
+    assert found["peak_bytes"] is None or found["peak_bytes"] > 88e6  # 22 million numbers in float32
 
 
 @pytest.mark.parametrize(

@@ -44,11 +44,20 @@ def difference(mine, theirs):
     return math.inf if any(map(math.isnan, apart)) else max(apart)
 
 
+def turns(rounds, least, budget):
+    """The numbers of the rounds: at most `rounds`, and after `budget` seconds no new one, once the `least` are made."""
+    start = time.monotonic()
+    for number in range(rounds):
+        if number >= least and time.monotonic() - start > budget:
+            return
+        yield number
+
+
 def compare(workers, task, rounds, least, budget, folder):
     """Let peers take turns at one task: A B C A B C ... {peer: {"seconds": [one a round], ...}}.
 
     workers: {peer: Worker}; the first one alive is what the others' results are compared with, before anything is
-    timed. At most `rounds` rounds; after `budget` seconds no new one starts, once the `least` are made.
+    timed. rounds, least, budget: see turns.
     A peer that fails or computes something else has "error": why, and no seconds; the others go on.
     """
     found = {peer: {} for peer in workers}
@@ -84,10 +93,7 @@ def compare(workers, task, rounds, least, budget, folder):
         if answer:
             found[peer] |= {"steps": max(1, math.ceil(SAMPLE / answer["seconds"])), "seconds": []}
             ask(peer, "step", steps=found[peer]["steps"]) if found[peer]["steps"] > 1 else None
-    start = time.monotonic()
-    for number in range(rounds):
-        if number >= least and time.monotonic() - start > budget:
-            break
+    for _ in turns(rounds, least, budget):
         for peer in list(alive):
             time.sleep(PAUSE)
             steps = found[peer]["steps"]
@@ -101,6 +107,26 @@ def compare(workers, task, rounds, least, budget, folder):
             found[peer] |= {"baseline_bytes": hello["baseline"], "peak_bytes": answer["peak"]}
             found[peer]["threads"] = hello["threads"]
     return found
+
+
+def alone(start, task, rounds, least, budget, folder):
+    """A task that a new process does once, in each round. rounds, least, budget: see turns.
+
+    start(): a Worker, whose build does nothing of the task yet; the task gets a folder to work in. Returns {"seconds":
+    [one a round], "whole": [the same from the start of the process on], "peak_bytes": the most}, or {"error": why}.
+    """
+    seconds, whole, peaks = [], [], []
+    for _ in turns(rounds, least, budget):
+        try:
+            began = time.perf_counter()
+            with start() as worker:
+                worker.ask("build", task=task | {"folder": str(folder)}, results=str(Path(folder, "alone.npz")))
+                seconds.append(worker.ask("step", steps=1)["seconds"])
+                whole.append(time.perf_counter() - began)
+                peaks.append(worker.ask("memory")["peak"])
+        except WorkerError as error:
+            return {"error": str(error)}
+    return {"seconds": seconds, "whole": whole, "peak_bytes": None if None in peaks else max(peaks)}
 
 
 def free_memory():

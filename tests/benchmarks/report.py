@@ -17,7 +17,9 @@ quartiles. A ratio is the median of the rounds' ratios: below 1, minivit is fast
 process held, of which it held the baseline after its imports. Before anything was timed, the peers had given the
 same results from the same weights: "apart" is the largest difference, relative to the largest number. The notebook's
 "torch eager" is naive attention in einsum; dropout is 0 everywhere; all is float32. Beside other programs, times of a
-few milliseconds are noise: a forward pass may seem longer than forward and backward."""
+few milliseconds are noise: a forward pass may seem longer than forward and backward. DINOv2 is the trained network in
+the box, its positions interpolated to the picture; PyTorch is handed the same numbers in float32. What minivit does
+alone is done once by a new process in each round, whose time is told, too, from the start of Python on."""
 
 
 def machine():
@@ -136,6 +138,20 @@ def layer_lines(results):
         lines.append((result["title"], result["mode"], *medians, against(result["peers"], "torch")))
         faults += [f"{result['title']}, {result['mode']}: {line}" for line in left_out(result["peers"])]
     return [*table(("layer", "pass", "minivit", "torch", "ratio"), lines, left=2), *faults]
+
+
+def alone_lines(results):
+    """What minivit does alone. results: {name: {"title", "found"}}."""
+    lines, faults = [], []
+    for result in results.values():
+        found = result["found"]
+        if "error" in found:
+            faults.append(f"{result['title']} is left out: {found['error']}.")
+        else:
+            low, middle, high = map(duration, quartiles(found["seconds"]))
+            whole = duration(quartiles(found["whole"])[1])
+            lines.append((result["title"], middle, f"({low} to {high})", whole, megabytes(found["peak_bytes"])))
+    return [*(table(("what", "median", "quartiles", "whole process", "peak MB"), lines) if lines else []), *faults]
 
 
 def growth_lines(results):

@@ -37,8 +37,13 @@ def config(image, patch, D, L, h, F, channels=3, classes=10):
 
 
 def vit_task(sizes, batch, train=True):
-    """A training step, or a forward pass, of a Vision Transformer."""
-    return {"kind": "vit", "config": sizes, "batch": batch, "train": train}
+    """A training step, or a forward pass, of a Vision Transformer, on square pictures of its size."""
+    return {"kind": "vit", "config": sizes, "side": sizes["image_size"], "batch": batch, "train": train}
+
+
+def dinov2_task(side):
+    """A forward pass of the trained network in the box, without a head, on one square picture of any size."""
+    return vit_task(DINOV2, 1, train=False) | {"kind": "dinov2", "side": side}
 
 
 DIGITS = config(8, 2, 64, 4, 4, 128, channels=1)
@@ -46,6 +51,7 @@ CIFAR = config(32, 4, 64, 4, 8, 128)
 TINY = config(224, 16, 192, 12, 3, 768, classes=1000)
 BASE = config(224, 16, 768, 12, 12, 3072, classes=1000)
 TOY = config(4, 2, 8, 1, 2, 16, channels=1)
+DINOV2 = config(518, 14, 384, 12, 6, 1536, classes=0) | {"layer_norm_eps": 1e-6}
 NOTEBOOK = {"kind": "notebook", "tokens": 5477, "width": 512, "heads": 8, "encoders": 4}
 
 ROWS = [
@@ -54,7 +60,13 @@ ROWS = [
     Row("tiny", "ViT-Ti/16 224, B 8: training step", vit_task(TINY, 8), EVERY),
     Row("base-forward", "ViT-B/16 224, B 1: forward only", vit_task(BASE, 1, train=False), TORCH),
     Row("base", "ViT-B/16 224, B 1: training step", vit_task(BASE, 1), TORCH),
+    Row("dinov2-224", "DINOv2 ViT-S/14 224, B 1: forward only", dinov2_task(224), TORCH),
+    Row("dinov2-448", "DINOv2 ViT-S/14 448, B 1: forward only", dinov2_task(448), TORCH),
     Row("notebook", "notebook 5477 x 512, 4 encoders: forward + backward", NOTEBOOK, TORCH),
+]
+ALONE = [
+    Row("dinov2-load", "weights.dinov2_small()", {"kind": "load"}, ()),
+    Row("tour", "minivit tour", {"kind": "command", "argv": ["tour"]}, ()),
 ]
 TOY_ROW = Row("toy", "4x4 p2 D8 L1 h2 F16, B 2: training step", vit_task(TOY, 2), EVERY)
 QUICK = ("digits", "cifar", "layers")  # seconds, not minutes
@@ -62,10 +74,11 @@ LAYER_SIZES = {"digits": (DIGITS, 64), "Ti/16": (TINY, 8)}
 
 
 def flops(task):
-    """FLOPs of the matrix products of a vit or notebook task: two for each multiply-add, as lesson 07 counts them.
+    """FLOPs of a task's matrix products, vit, dinov2 or notebook: two for each multiply-add, as lesson 07 counts them.
 
     A product (m, k) @ (k, n) takes 2 m k n, and backward as much again for each operand that needs a gradient: pixels
-    need none. What a peer computes twice to save memory is not counted: it is the useful work.
+    need none. What a peer computes twice to save memory is not counted: it is the useful work. Nor are positions that
+    are interpolated, which PyTorch does without a product.
     """
     if task["kind"] == "notebook":
         T, D, d = task["tokens"], task["width"], task["width"] // task["heads"]
@@ -73,7 +86,7 @@ def flops(task):
     sizes = task["config"]
     P, C, K = sizes["patch_size"], sizes["num_channels"], sizes["num_labels"]
     D, L, F = sizes["hidden_size"], sizes["num_hidden_layers"], sizes["intermediate_size"]
-    N = (sizes["image_size"] // P) ** 2
+    N = (task["side"] // P) ** 2
     T = N + 1
     patches = N * C * P * P * D
     others = L * (T * (4 * D * D + 2 * D * F) + 2 * T * T * D) + D * K
@@ -194,11 +207,14 @@ def passes(task, layer, inputs, dy, no_grad, array):
     return step, results
 
 
+def pixels(task):
+    """pixel_values (B, C, H, W) of a vit or dinov2 task."""
+    return numbers("pixels", (task["batch"], task["config"]["num_channels"], task["side"], task["side"]))
+
+
 def batch(task):
     """pixel_values (B, C, H, W) and labels (B,) of a vit task."""
-    sizes, B = task["config"], task["batch"]
-    pixels = numbers("pixels", (B, sizes["num_channels"], sizes["image_size"], sizes["image_size"]))
-    return pixels, np.arange(B) % sizes["num_labels"]
+    return pixels(task), np.arange(task["batch"]) % task["config"]["num_labels"]
 
 
 # Small, so that the hundreds of steps on one batch all do the same work: a loss learned down to 0 would end in

@@ -1,9 +1,12 @@
 """The benchmark's tasks in minivit."""
 
+import contextlib
+
 import numpy as np
 
 import minivit
-from minivit import Tensor, nn, notebook, ops, optim, vit
+from minivit import Tensor, nn, notebook, ops, optim, vit, weights
+from minivit.__main__ import main
 
 from . import rows
 
@@ -17,9 +20,7 @@ def prepare(kind, threads):
 
 def build(task, variant):
     """(step, results) of a task: a function that does it once, and one that does it and gives {name: array}."""
-    return {"vit": _vit, "notebook": _notebook, "layer": _layer, "adamw": _adamw, "product": _product}[task["kind"]](
-        task
-    )
+    return KINDS[task["kind"]](task)
 
 
 def _vit(task):
@@ -47,6 +48,17 @@ def _vit(task):
         return {"logits": output.logits.data, "loss": output.loss.data, **_gradients(model)}
 
     return (train, results) if task["train"] else (forward, forward)
+
+
+def _dinov2(task):
+    model = weights.dinov2_small()
+    pixels = rows.pixels(task)
+
+    def forward():
+        with minivit.no_grad():
+            return {"tokens": model(pixels, interpolate_pos_encoding=True).last_hidden_state.data}
+
+    return forward, forward
 
 
 def _notebook(task):
@@ -106,6 +118,34 @@ def _product(task):
     a, b = (rows.numbers(name, (task["n"], task["n"])) for name in "ab")
     y = np.empty_like(a)
     return lambda: np.matmul(a, b, out=y), lambda: {"y": a[:1] @ b}
+
+
+def _box(task):
+    return weights.dinov2_small, dict
+
+
+def _command(task):
+    """A command of minivit, with all its imports."""
+
+    def step():
+        with contextlib.chdir(task["folder"]):
+            code = main(task["argv"])
+        if code:
+            raise RuntimeError(f"minivit {' '.join(task['argv'])} ended with exit code {code}")
+
+    return step, dict
+
+
+KINDS = {
+    "vit": _vit,
+    "dinov2": _dinov2,
+    "notebook": _notebook,
+    "layer": _layer,
+    "adamw": _adamw,
+    "product": _product,
+    "load": _box,
+    "command": _command,
+}
 
 
 def _load(model):

@@ -15,7 +15,7 @@ from . import rows
 # transformers 5 has shorter names in memory than in the files of the hub, which minivit's are; version 4 has the hub's.
 # minivit/weights/spellings.py knows them too, but is not imported: minivit changes how its process gets memory.
 HUB_NAMES = {
-    "vit.layers.": "vit.encoder.layer.",
+    "layers.": "encoder.layer.",
     "attention.q_proj": "attention.attention.query",
     "attention.k_proj": "attention.attention.key",
     "attention.v_proj": "attention.attention.value",
@@ -29,7 +29,7 @@ def prepare(kind, threads):
     """Import what a task of this kind needs, so that the baseline of the memory has it. Returns torch's threads."""
     if threads:
         torch.set_num_threads(threads)
-    if kind == "vit":
+    if kind in ("vit", "dinov2"):
         import transformers
 
         transformers.ViTForImageClassification  # noqa: B018  transformers imports a model when it is first named
@@ -38,18 +38,25 @@ def prepare(kind, threads):
 
 def build(task, variant):
     """(step, results) of a task: a function that does it once, and one that does it and gives {name: array}."""
-    return {"vit": _vit, "notebook": _notebook, "layer": _layer, "adamw": _adamw}[task["kind"]](task, variant)
+    kinds = {"vit": _vit, "dinov2": _dinov2, "notebook": _notebook, "layer": _layer, "adamw": _adamw}
+    return kinds[task["kind"]](task, variant)
+
+
+def _model(name, task, variant, **parts):
+    """A model of transformers, by the name of its class, whose attention is the variant."""
+    import transformers
+
+    settings = transformers.ViTConfig(
+        **task["config"], attn_implementation=variant, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+    )
+    model = getattr(transformers, name)(settings, **parts).train(task["train"])
+    if model.config._attn_implementation != variant:
+        raise RuntimeError(f"transformers chose {model.config._attn_implementation} attention, not {variant}")
+    return model
 
 
 def _vit(task, variant):
-    from transformers import ViTConfig, ViTForImageClassification
-
-    settings = ViTConfig(
-        **task["config"], attn_implementation=variant, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
-    )
-    model = ViTForImageClassification(settings).train(task["train"])
-    if model.config._attn_implementation != variant:
-        raise RuntimeError(f"transformers chose {model.config._attn_implementation} attention, not {variant}")
+    model = _model("ViTForImageClassification", task, variant)
     _load(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rows.LR) if task["train"] else None
     pixels, labels = (torch.from_numpy(array) for array in rows.batch(task))
@@ -73,6 +80,19 @@ def _vit(task, variant):
         return {"logits": output.logits.detach().numpy(), "loss": output.loss.detach().numpy(), **_gradients(model)}
 
     return (train, results) if task["train"] else (forward, forward)
+
+
+def _dinov2(task, variant):
+    model = _model("ViTModel", task, variant, add_pooling_layer=False)
+    with np.load(task["weights"]) as file:
+        _load(model, lambda name, shape: file[name])
+    pixels = torch.from_numpy(rows.pixels(task))
+
+    def forward():
+        with torch.no_grad():
+            return {"tokens": model(pixels, interpolate_pos_encoding=True).last_hidden_state.numpy()}
+
+    return forward, forward
 
 
 class Attention(nn.Module):
@@ -181,10 +201,11 @@ def _named(model):
     return found
 
 
-def _load(model):
+def _load(model, weight=rows.weight):
+    """Give a model its numbers. weight: a function of a parameter's name on the hub and its shape."""
     with torch.no_grad():
         for name, parameter in _named(model).items():
-            parameter.copy_(torch.from_numpy(rows.weight(name, tuple(parameter.shape))))
+            parameter.copy_(torch.from_numpy(weight(name, tuple(parameter.shape))))
 
 
 def _gradients(model):
