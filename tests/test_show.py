@@ -278,6 +278,7 @@ def test_a_name_that_is_not_there_gets_the_nearest_and_exits_2(name, near, capsy
         ("sub", "x - y."),
         ("cat", "ops.concatenate(tensors, axis)."),
         ("MSELoss", "((x - y) ** 2).mean()."),
+        ("optim.Adam", "optim.AdamW(parameters, lr, weight_decay=0) is Adam."),
         ("register_buffer", "model.name = array: only a Parameter is learned, and saved."),
     ],
 )

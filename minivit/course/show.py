@@ -46,7 +46,8 @@ LESSONS = {
     "09": "cross_entropy AdamW",
     "12": "MultiheadSelfAttention Vit",
 }
-ELSEWHERE = vocabulary.MODULES | vocabulary.METHODS | vocabulary.FUNCTIONS | vocabulary.LAYERS
+ELSEWHERE = vocabulary.MODELS | vocabulary.OPTIMISERS | vocabulary.MODULES | vocabulary.METHODS
+ELSEWHERE |= vocabulary.FUNCTIONS | vocabulary.LAYERS  # name in PyTorch or NumPy -> how the same is written here
 ASIDE = ("minivit.errors", "minivit.machinery.checks", "minivit.machinery.random")  # nothing to ask for next
 INDENT = 11  # columns of the labels before what is said
 
