@@ -10,6 +10,7 @@ try:
     from .gradcheck import gradcheck
     from .machinery.random import manual_seed
     from .machinery.threads import get_num_threads, set_num_threads
+    from .machinery.vocabulary import FUNCTIONS, recorded, unknown
 except KeyboardInterrupt:
     # Ctrl-C while the command `minivit` or `python -m minivit` starts: no program of somebody else's is to be asked
     if os.path.basename(sys.argv[0]).partition(".")[0] in ("minivit", "-m"):
@@ -47,7 +48,8 @@ __all__ = [
 def __getattr__(name):
     if name in _LAZY:
         return importlib.import_module(f".{_LAZY[name]}", __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    table = FUNCTIONS if name not in ops.__all__ else {name: recorded(name, vars(ops))}
+    raise unknown(sys.modules[__name__], __name__, name, table)
 
 
 def __dir__():

@@ -7,6 +7,7 @@ each time, so two layers of one shape and one seed are equal. A class of your ow
 """
 
 import contextlib
+import inspect
 import math
 import sys
 
@@ -16,7 +17,7 @@ from . import ops
 from .autograd import Tensor
 from .errors import MinivitError, ShapeError, check_names, check_whole
 from .machinery.random import generator
-from .machinery.vocabulary import LAYERS, MODULES, unknown
+from .machinery.vocabulary import LAYERS, MODULES, OPTIONS, explains, refuse_options, unknown
 
 # by the names that Hugging Face configs use
 ACTIVATIONS = {
@@ -37,7 +38,11 @@ ACTIVATIONS = {
 
 
 class Parameter(Tensor):
-    """A Tensor that a Module learns: a leaf that requires a gradient."""
+    """A Tensor that a Module learns: a leaf that requires a gradient.
+
+    data: floats. float64, as np.ones(D) is, stays float64, and so does all that the model computes from it;
+    nn.constant((D,), 1) is float32, as the layers are.
+    """
 
     __slots__ = ()
 
@@ -95,15 +100,41 @@ class Module:
     """
 
     training = True
+    device = "cpu"
+
+    def __new__(cls, *args, **options):
+        if not OPTIONS.keys().isdisjoint(options):
+            refuse_options(cls.__name__, inspect.signature(cls.__init__), options)
+        return super().__new__(cls)
+
+    def __init__(self):  # object's, beside a __new__, would take whatever comes
+        pass
 
     def __setattr__(self, name, value):
-        if isinstance(getattr(self, name, None), Parameter) and not isinstance(value, Parameter):
+        if isinstance(vars(self).get(name), Parameter) and not isinstance(value, Parameter):
             raise MinivitError(
                 type(self).__name__,
                 f"{name} is a Parameter and would be lost.",
                 hint=f"change its array: module.{name}.data = array; or set another nn.Parameter(array).",
             )
+        if isinstance(value, (list, tuple, dict, Tensor)) and not isinstance(value, Parameter):
+            self._refuse_lost(name, value)
         super().__setattr__(name, value)
+
+    def _refuse_lost(self, name, value):
+        """MinivitError if Modules, Parameters or leaves to be learned are in value, and not among this module's own."""
+        items = [value] if isinstance(value, Tensor) else value.values() if isinstance(value, dict) else value
+        learned = [x for x in items if isinstance(x, (Module, Parameter)) or _is_learned(x)]
+        own = {id(x) for x in (*self.modules(), *self.parameters())} if learned else ()
+        lost = [type(x).__name__ for x in learned if id(x) not in own]
+        if lost:
+            holds = "that requires a gradient" if isinstance(value, Tensor) else f"of {lost[0]}"
+            raise MinivitError(
+                type(self).__name__,
+                f"{name} is a {type(value).__name__} {holds} and would be lost: neither learned nor saved.",
+                rule="found are the attributes that are themselves a Module or an nn.Parameter.",
+                hint=f"self.{name} = nn.ModuleList(modules), or nn.Parameter(array) of an array.",
+            )
 
     def __getattr__(self, name):
         raise unknown(self, type(self).__name__, name, MODULES)
@@ -139,7 +170,10 @@ class Module:
         return [(name, parameter) for name, parameter in found if first[id(parameter)][0] == name]
 
     def parameters(self):
-        """Every Parameter, as a list, in the order of named_parameters; a shared one once."""
+        """Every Parameter, as a list, in the order of named_parameters; a shared one once.
+
+        PyTorch's next(model.parameters()) is model.parameters()[0].
+        """
         found = (value for module in self.modules() for value in vars(module).values() if isinstance(value, Parameter))
         return list({id(parameter): parameter for parameter in found}.values())
 
@@ -188,6 +222,7 @@ class Module:
             for module, mode in modes:
                 module.training = mode
 
+    @explains
     def zero_grad(self):
         """Forget all gradients: every parameter's .grad is None again."""
         for parameter in self.parameters():
@@ -199,6 +234,7 @@ class Module:
             parameter.requires_grad = requires_grad
         return self
 
+    @explains
     def to(self, dtype):
         """Convert every parameter to float32 or float64, and forget the gradients. Returns the module.
 
@@ -264,6 +300,10 @@ class Conv2d(Module):
     def extra_repr(self):
         out_channels, in_channels, *kernel = self.weight.shape
         return f"{in_channels}, {out_channels}, kernel_size={tuple(kernel)}, stride={self.stride}"
+
+
+def _is_learned(x):
+    return isinstance(x, Tensor) and x.requires_grad and x.is_leaf
 
 
 def _check_sizes(where, **sizes):
@@ -431,12 +471,23 @@ class ModuleList(Module):
     """Modules in a row, by number: a list whose parameters are found."""
 
     def __init__(self, modules=()):
-        for number, module in enumerate(modules):
-            if not isinstance(module, Module):
-                raise MinivitError(
-                    type(self).__name__, f"entry {number} is {module!r}.", rule="entries are Modules, as nn.GELU() is."
-                )
-            setattr(self, str(number), module)
+        for module in modules:
+            self.append(module)
+
+    def append(self, module):
+        """Put one more at the end. Returns the list."""
+        self._put(str(len(self)), module)
+        return self
+
+    def _put(self, name, module):
+        if not isinstance(module, Module):
+            raise MinivitError(
+                type(self).__name__, f"entry {name} is {module!r}.", rule="entries are Modules, as nn.GELU() is."
+            )
+        setattr(self, name, module)
+
+    def __setitem__(self, index, module):
+        self._put(list(dict(self.named_children()))[index], module)
 
     def __getitem__(self, index):
         return [module for _, module in self.named_children()][index]

@@ -41,7 +41,7 @@ class PatchEmbeddings(nn.Module):
     """
 
     def __init__(self, image, out_channels, kernel_size=3, rng=None):
-        self.image = self._checked(image, kernel_size)
+        vars(self)["image"] = self._checked(image, kernel_size)  # it may want a gradient, and is not learned
         self.Conv = nn.Conv2d(len(self.image), out_channels, kernel_size, stride=kernel_size, rng=rng)
 
     def _checked(self, image, kernel_size):

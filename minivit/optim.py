@@ -6,6 +6,7 @@ is a list, as model.parameters() gives it.
 
 import contextlib
 import math
+import sys
 from collections.abc import Iterable
 from numbers import Real
 
@@ -14,6 +15,11 @@ import numpy as np
 from .autograd import Tensor
 from .errors import MinivitError, ShapeError, shortened
 from .machinery.blocks import in_blocks
+from .machinery.vocabulary import GROUPS, OPTIMISERS, explains, unknown
+
+
+def __getattr__(name):
+    raise unknown(sys.modules[__name__], "optim", name, OPTIMISERS)
 
 
 class _Stateful:
@@ -22,6 +28,13 @@ class _Stateful:
     def __init__(self, parameters):
         self.parameters = _checked(type(self).__name__, parameters)
         self._state = {}
+
+    def __getattr__(self, name):
+        raise unknown(self, type(self).__name__, name, GROUPS)
+
+    def __repr__(self):
+        numbers = [f"{name}={x!r}" for name, x in vars(self).items() if name[0] != "_" and name != "parameters"]
+        return f"{type(self).__name__}({', '.join(numbers)})"
 
     def _remember(self, name, make):
         """One array beside each parameter, make(its array): name.0, name.1, ... of the state. Returns their list."""
@@ -60,6 +73,7 @@ class _Optimizer(_Stateful):
         super().__init__(parameters)
         self.lr = _number(type(self).__name__, "lr", lr)
 
+    @explains
     def zero_grad(self):
         """Forget the gradients: every .grad is None again."""
         for parameter in self.parameters:

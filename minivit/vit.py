@@ -7,6 +7,7 @@ Sources: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words"; the classes f
 """
 
 import copy
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ from .config import ViTConfig, check_heads, check_patches, to_2tuple
 from .machinery import checks
 from .machinery.outputs import ModelOutput
 from .machinery.random import generator
+from .machinery.vocabulary import MODELS, unknown
 from .ops.cross_entropy import LOSSES
 from .ops.positions import interpolate_positions
 from .weights.pretrained import PreTrainedModel
@@ -41,6 +43,10 @@ __all__ = [
     "ViTSelfOutput",
     "to_2tuple",
 ]
+
+
+def __getattr__(name):
+    raise unknown(sys.modules[__name__], "vit", name, MODELS)
 
 
 class PatchEmbeddings(nn.Module):

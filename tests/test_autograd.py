@@ -398,7 +398,7 @@ def test_a_parameter_that_was_given_whole_numbers_gets_no_gradient_cut_to_whole_
 
 def test_a_list_of_tensors_warns_where_a_gradient_is_lost():
     x = leaf(1.0)
-    with pytest.warns(UserWarning, match="a list of tensors gives their numbers(?s:.*)ops.concatenate") as warned:
+    with pytest.warns(UserWarning, match=r"a list of tensors gives their numbers(?s:.*)ops\.stack\(tensors") as warned:
         y = x * 2
         assert not Tensor([y, 3.0]).requires_grad
     assert warned[0].filename == __file__
@@ -755,3 +755,10 @@ def test_only_floats_can_be_made_to_require_gradients_later(data):
 def test_tensors_take_no_other_attributes():
     with pytest.raises(AttributeError):
         leaf(1.0).gradient = 2
+
+
+@pytest.mark.parametrize("second", [3, 3.0, [4.0], None])
+def test_two_numbers_are_not_taken_for_one_and_a_switch(second):
+    with pytest.raises(MinivitError, match=r"^Tensor: requires_grad is (?s:.*)Tensor\(\[2\.0, 3\.0\]\) of two"):
+        Tensor(2, second)
+    assert Tensor([2.0], np.True_).requires_grad

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from minivit.errors import ShapeError
 from minivit.machinery import blocks
 
 
@@ -32,6 +33,21 @@ def test_by_rows_is_the_formula(leading, block, number, rng):
 def test_by_rows_of_a_number(block):
     y, twice = blocks.by_rows(lambda x: (x + 1, 2 * x), np.array(3.0))
     assert y.shape == twice.shape == () and (y, twice) == (4, 6)
+
+
+@pytest.mark.parametrize(
+    ("formula", "sums", "came"),
+    [
+        (lambda x: x * 2, 0, "a ndarray"),
+        (lambda x: (x * 2, x.sum(0)), 0, r"an array \(5,\) for \d+ rows"),
+        (lambda x: (x * 2, x.sum()), 0, r"an array \(\) for \d+ rows"),
+        (lambda x: (x * 2, x.sum(0), x.sum(0)), 1, r"an array \(5,\) for \d+ rows"),
+    ],
+    ids=["no tuple", "sums forgotten", "a number", "one of two forgotten"],
+)
+def test_a_formula_that_returns_something_else_is_told(formula, sums, came, block):
+    with pytest.raises(ShapeError, match=rf"^by_rows: the formula returned {came}\.\n(?s:.*)sums=1"):
+        blocks.by_rows(formula, np.ones((3, 4, 5)), sums=sums)
 
 
 @pytest.mark.parametrize("leading", [(), (3,), (2, 3), (2, 2, 3), (0, 3), (2, 0)])

@@ -115,7 +115,7 @@ def test_help_names_every_command_and_imports_neither_matplotlib_nor_pillow():
         "    print(stop.code, [x for x in ('matplotlib', 'PIL', 'json') if x in sys.modules])"
     )
     assert done.stdout.splitlines()[-1] == "0 ['json']"  # json is one that is imported
-    for words in ("tour", "gradcheck", "minivit tour cat.jpg --out figures"):
+    for words in ("tour", "gradcheck", "minivit tour images/cat.jpg --out figures"):
         assert words in done.stdout
 
 
@@ -167,3 +167,10 @@ def test_a_console_that_lacks_a_letter():
         env=os.environ | {"PYTHONIOENCODING": "ascii"},
     )
     assert done.returncode == 0 and "\nK\\xe4tzchen  x" in done.stdout
+
+
+def test_the_photos_in_the_examples_of_help_are_in_the_clone(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    photos = re.findall(r"\S+\.jpg", capsys.readouterr().out.partition("examples:")[2])
+    assert len(photos) >= 4 and [photo for photo in photos if not (ROOT / photo).is_file()] == []

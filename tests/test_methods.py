@@ -72,7 +72,7 @@ def test_what_a_tensor_knows_of_itself(x):
     assert Tensor([[1.5, 2.0]]).tolist() == [[1.5, 2.0]]
     assert x.is_leaf and x.grad_fn is None
     y = x * 2
-    assert not y.is_leaf and y.grad_fn.op == "multiply"
+    assert not y.is_leaf and y.grad_fn.op == "multiply" and repr(y.grad_fn) == "Node(multiply)"
     assert x.cpu() is x and x.to("cpu") is x and x.to(x.device) is x and x.contiguous() is x
     assert x.to(np.float32).dtype == x.to("float32").dtype == np.float32
 

@@ -74,11 +74,38 @@ def test_requires_grad_freezes_and_frees_every_parameter():
     assert all(parameter.grad is not None for parameter in block.parameters())
 
 
-def test_modules_in_a_plain_list_are_not_found():
+@pytest.mark.parametrize(
+    ("value", "came"),
+    [
+        ([nn.Linear(2, 2) for _ in range(2)], "a list of Linear"),
+        ((3, nn.GELU()), "a tuple of GELU"),
+        ({"a": None, "b": nn.Parameter(np.ones(2))}, "a dict of Parameter"),
+        ([Tensor(np.ones(2), requires_grad=True)], "a list of Tensor"),
+        (Tensor(np.ones(2), requires_grad=True), "a Tensor that requires a gradient"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_would_not_be_found_is_refused(value, came):
     block = Block()
-    block.layers = [nn.Linear(2, 2)]
+    with pytest.raises(MinivitError) as told:
+        block.blocks = value
+    assert str(told.value) == (
+        f"Block: blocks is {came} and would be lost: neither learned nor saved.\n"
+        "  rule: found are the attributes that are themselves a Module or an nn.Parameter.\n"
+        "  hint: self.blocks = nn.ModuleList(modules), or nn.Parameter(array) of an array."
+    )
+    assert "blocks" not in vars(block) and [name for name, _ in block.named_parameters()] == NAMES
+
+
+def test_what_is_found_already_or_not_to_be_learned_may_be_in_a_list():
+    block = Block()
+    x = Tensor(np.ones(5, np.float32), requires_grad=True)
+    block.path = [block.second, block.first[0], block.scale]
+    block.sizes, block.inputs = (3, 4), {"x": np.ones(2), "y": Tensor(np.ones(2))}
+    block.kept = [x * block.scale]  # made by ops: what a forward() keeps to be looked at
+    block.last = block.kept[0]
     assert [name for name, _ in block.named_parameters()] == NAMES
-    block.layers = nn.ModuleList(block.layers)
+    block.layers = nn.ModuleList([nn.Linear(2, 2)])
     assert [name for name, _ in block.named_parameters()] == [*NAMES, "layers.0.weight", "layers.0.bias"]
 
 
@@ -102,6 +129,13 @@ def test_parameter():
     assert isinstance(parameter, Tensor)
     with pytest.raises(ShapeError, match="only float32 and float64"):
         nn.Parameter([1, 2])
+
+
+def test_a_float64_parameter_makes_the_results_float64_as_its_docstring_says():
+    x = draw(2, 3)
+    assert x.dtype == (x * nn.constant((3,), 1)).dtype == np.float32
+    assert (x * nn.Parameter(np.ones(3))).dtype == np.float64
+    assert "nn.constant((D,), 1) is float32" in nn.Parameter.__doc__
 
 
 # ---- state
@@ -230,7 +264,8 @@ def test_to_refuses_other_dtypes(dtype):
 
 def test_there_is_one_device():
     layer = nn.Linear(2, 2)
-    assert layer.to("cpu") is layer
+    assert layer.to("cpu") is layer and layer.to(layer.device) is layer
+    assert layer.device == Tensor([1.0]).device == "cpu"
     with pytest.raises(MinivitError, match=r"Linear\.to: 'cuda' is not float32 or float64\.\n  hint: a device: leave"):
         layer.to("cuda")
 
@@ -465,6 +500,30 @@ def test_module_list_is_a_list():
     with pytest.raises(IndexError):
         row[12]
     assert len(nn.ModuleList()) == 0
+
+
+@pytest.mark.parametrize("kind", [nn.ModuleList, nn.Sequential])
+def test_a_module_in_a_row_is_replaced_and_one_more_is_appended(kind):
+    modules = [nn.Linear(2, 2, rng=i) for i in range(12)]
+    row = kind(modules) if kind is nn.ModuleList else kind(*modules)
+    new, last = nn.Linear(2, 2, bias=False, rng=20), nn.Linear(2, 2, rng=21)
+    row[1] = new
+    row[-1] = last
+    assert list(row) == [modules[0], new, *modules[2:11], last] and row[-1] is last
+    assert [name for name, _ in row.named_parameters()][:4] == ["0.weight", "0.bias", "1.weight", "2.weight"]
+    assert row.append(modules[1]) is row and len(row) == 13 and row[12] is row[-1] is modules[1]
+    assert [name for name, _ in row.named_parameters()][-2:] == ["12.weight", "12.bias"]
+    with pytest.raises(IndexError):
+        row[13] = new
+    with pytest.raises(MinivitError, match="entry 2 is None"):
+        row[2] = None
+    with pytest.raises(MinivitError, match="entry 13 is "):
+        row.append(ops.relu)
+    assert len(row) == 13 and row[2] is modules[2]
+
+
+def test_a_module_list_has_no_forward():
+    row = nn.ModuleList([nn.Linear(2, 2)])
     with pytest.raises(MinivitError, match=r"^ModuleList: has no forward"):
         row(draw(2, 2))
 

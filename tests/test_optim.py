@@ -609,3 +609,10 @@ class TestErrors:
         AdamW(x for x in (p, frozen)).step()
         assert not np.array_equal(p.data, before)
         np.testing.assert_array_equal(frozen.data, 1)
+
+
+def test_an_optimiser_shows_its_numbers():
+    p = Tensor(np.ones(2), requires_grad=True)
+    assert repr(AdamW([p], lr=0.01)) == "AdamW(lr=0.01, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.01)"
+    assert repr(SGD([p], 1, momentum=0.5)) == "SGD(lr=1.0, momentum=0.5)"
+    assert repr(ExponentialMovingAverage([p])) == "ExponentialMovingAverage(decay=0.999)"

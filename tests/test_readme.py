@@ -91,3 +91,18 @@ def test_a_habit_works_or_is_told_the_way(theirs, ours):
 
 def test_the_table_of_habits_fits_a_screen():
     assert 20 <= len(HABITS) <= 30 and all(len(row) == 3 for row in HABITS)
+
+
+def test_the_line_that_brings_the_notebooks_names():
+    line = re.search(r"`(from minivit\.notebook import \*)`", README)[1]
+    here = {"x": np.ones((3, 6, 9), np.float32)}
+    exec(f"{line}\nembed_out = Embedding(x, out_channels=8, kernel_size=3)()", here)
+    exec("y = Vit(8, 8, heads=2, num_encoders=1)(embed_out)", here)
+    assert here["y"].shape == (7, 8) and "MultiheadSelfAttention" in here
+
+
+def test_the_map_names_what_cuts_an_ops_work():
+    from minivit.machinery import blocks
+
+    machinery = re.search(r"  machinery/ .*?\n  weights/", README, re.S)[0]
+    assert "blocks.by_rows and by_queries" in machinery and blocks.by_rows and blocks.by_queries

@@ -85,3 +85,9 @@ def test_logsumexp(axis, keepdims, rng, assert_same):
     np.testing.assert_allclose(ops.logsumexp(x + 1e4, axis).data, ops.logsumexp(x, axis).data + 1e4, rtol=1e-13)
     assert ops.logsumexp([-np.inf, 0.0, -np.inf], 0).item() == 0
     assert ops.logsumexp([np.inf, 0.0], 0).item() == np.inf
+
+
+@pytest.mark.parametrize("name", ["var", "std"])
+def test_without_a_correction_the_message_has_the_name_that_was_called(name):
+    with pytest.raises(MinivitError, match=rf"^{name}: is it to divide by n(?s:.*)hint: {name}\(x, axis, corr"):
+        getattr(Tensor(np.ones(3)), name)()

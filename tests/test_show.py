@@ -6,6 +6,7 @@ import io
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 
 from minivit import Tensor, nn, notebook, ops, vit
 from minivit.__main__ import main
-from minivit.course import cases, examples, exercises, lessons, show
+from minivit.course import cases, examples, exercises, lessons, show, source
 from minivit.errors import MinivitError
 from minivit.machinery.normal import normal
 
@@ -53,10 +54,10 @@ def test_everything_listed_is_shown_with_its_source_and_fits_100_columns_of_asci
     assert code == 0 and text.isascii() and max(map(len, text.splitlines())) <= 100
     head, blank, *rest = text.splitlines()
     path, line = re.fullmatch(rf"{entry.path}   (\S+), line (\d+)", head).groups()
-    source, first = inspect.getsourcelines(entry.object)
+    code_lines, first = inspect.getsourcelines(entry.object)
     assert blank == "" and int(line) == first
-    assert (ROOT / path).read_text(encoding="utf-8").splitlines()[first - 1] == source[0].rstrip()
-    assert "".join("\n".join(rest).split()).startswith("".join("".join(source).split()))  # folded, but all there
+    assert (ROOT / path).read_text(encoding="utf-8").splitlines()[first - 1] == code_lines[0].rstrip()
+    assert "".join("\n".join(rest).split()).startswith("".join("".join(code_lines).split()))  # folded, but all there
     assert said(text, "lesson")
     if entry.path.startswith("ops.") or ("forward" in vars(entry.object) and entry.object is not nn.Module):
         assert said(text, "shapes")
@@ -127,6 +128,31 @@ def test_the_parts_of_a_class_are_named_for_the_next_question(shown):
     assert said(shown("ViTLayer")[0], "uses") == "Module ViTAttention ViTIntermediate ViTOutput LayerNorm"
 
 
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.path)
+def test_a_name_under_uses_finds_what_the_source_means_by_it(entry):
+    """By what Python itself finds for a name in the module that the source is from."""
+    code, known = "".join(inspect.getsourcelines(entry.object)[0]), vars(sys.modules[entry.object.__module__])
+    for name in show._uses(entry, textwrap.dedent(code)):
+        found, last = inspect.unwrap(show.find(name)[0].object), name.rpartition(".")[2]
+        words = set(re.findall(rf"(?:\b\w+\.)?\b{last}\b", code))
+        meant = [known.get(last), *(getattr(known.get(word.partition(".")[0]), last, None) for word in words)]
+        assert any(found is inspect.unwrap(x) for x in meant if x is not None)
+
+
+@pytest.mark.parametrize(
+    "name, uses",
+    [
+        ("gelu", "is_grad_enabled normal.normal by_rows in_dtype"),
+        ("layer_norm", "in_dtype layer_norm.mean by_rows total"),
+        ("notebook.Embedding", "Module notebook.PatchEmbeddings Linear nn.normal concatenate"),
+        ("logsumexp", "add log sum exp subtract squeeze"),
+        ("gradcheck.compare", "Tensor _names _changed no_grad _by_element _comparison _by_direction"),
+    ],
+)
+def test_a_name_that_several_have_stands_under_uses_with_its_file(name, uses, shown):
+    assert said(shown(name)[0], "uses") == uses
+
+
 # ---- gradients
 
 
@@ -191,6 +217,8 @@ def test_the_attention_of_the_examples_is_far_from_even(rng):
         ("backward", "autograd.Tensor.backward"),
         ("tensor.backward", "autograd.Tensor.backward"),
         ("Tensor.sum", "ops.sum"),
+        ("pow", "ops.power"),
+        ("_comparison", "gradcheck._comparison"),
         ("Tensor.reshape", "ops.reshape"),
         ("__matmul__", "ops.matmul"),
         ("unbroadcast", "ops.unbroadcast"),
@@ -239,6 +267,37 @@ def test_a_name_that_is_not_there_gets_the_nearest_and_exits_2(name, near, capsy
     assert main(["show", name]) == 2
     out, err = capsys.readouterr()
     assert out == "" and f"show: there is no '{name}'.\n" in err and f"hint: did you mean {near}" in err
+
+
+@pytest.mark.parametrize(
+    "name, way",
+    [
+        ("cuda", "leave it out: all numbers lie in the memory of the CPU, which computes with them."),
+        ("Tensor.fill_", "none changes x: x = ... is a new one, x.data[...] = numbers not recorded."),
+        ("normal_", "none changes x: x = ... is a new one, x.data[...] = numbers not recorded."),
+        ("sub", "x - y."),
+        ("cat", "ops.concatenate(tensors, axis)."),
+        ("MSELoss", "((x - y) ** 2).mean()."),
+        ("optim.Adam", "optim.AdamW(parameters, lr, weight_decay=0) is Adam."),
+        ("register_buffer", "model.name = array: only a Parameter is learned, and saved."),
+    ],
+)
+def test_a_name_that_only_pytorch_has_gets_the_way_here(name, way, capsys):
+    assert main(["show", name]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and f"there is no '{name}'.\n" in err and err.endswith(f"hint: {way}\n")
+
+
+def test_methods_that_have_only_a_message_are_nowhere(shown):
+    assert said(shown("add")[0], "also") is None
+    assert [entry.path for entry in show._methods(ENTRIES) if "vocabulary" in entry.object.__module__] == []
+
+
+@pytest.mark.parametrize("module", ["autograd", "ops", "optim", "lens", "config"])
+def test_a_file_as_the_map_of_readme_spells_it_is_its_module(module, shown):
+    text = shown(module)[0]
+    assert shown(f"{module}.py")[0] == shown(f"{module}/")[0] == text
+    assert len(text.splitlines()) > 1
 
 
 @pytest.mark.parametrize("name", ["zzzz", "", "."])
@@ -290,7 +349,7 @@ def test_colours_on_a_terminal(environment, arguments, coloured, monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(show, "_windows_console_shows_colours", lambda: True)
+    monkeypatch.setattr(source, "_windows_console_shows_colours", lambda: True)
     monkeypatch.setattr(sys, "stdout", Terminal())
     assert main(["show", "layer_norm", *arguments]) == 0
     assert ("\033[" in sys.stdout.getvalue()) == coloured
@@ -304,8 +363,8 @@ def test_no_colours_in_a_file_unless_they_are_asked_for(shown):
 
 
 def test_the_styles_of_python():
-    source = 'def f(x):  # why\n    """Two\n    lines."""\n    return f"{x}" if x else None\n'
-    pieces = [re.findall(r"\033\[(\d+)m(.*?)\033\[0m", line) for line in show._lines(source, 100, True)]
+    code = 'def f(x):  # why\n    """Two\n    lines."""\n    return f"{x}" if x else None\n'
+    pieces = [re.findall(r"\033\[(\d+)m(.*?)\033\[0m", line) for line in source.lines(code, 100, True)]
     assert pieces[0] == [("35", "def"), ("1", "f"), ("36", "# why")]
     assert pieces[1:3] == [[("32", '"""Two')], [("32", '    lines."""')]]
     assert [word for style, word in pieces[3] if style == "35"] == ["return", "if", "else", "None"]
@@ -313,19 +372,19 @@ def test_the_styles_of_python():
 
 def test_a_long_line_is_folded_at_a_space_behind_its_indent():
     line = "    total = first_term + second_term + third_term  # a reason that goes on and on"
-    folded = list(show._lines(line, 40, False))
+    folded = list(source.lines(line, 40, False))
     assert folded == [
         "    total = first_term + second_term +",
         "        third_term  # a reason that goes",
         "        on and on",
     ]
-    assert [ANSI.sub("", part) for part in show._lines(line, 40, True)] == folded
-    assert list(show._lines("x" * 50, 40, False)) == ["x" * 50]
+    assert [ANSI.sub("", part) for part in source.lines(line, 40, True)] == folded
+    assert list(source.lines("x" * 50, 40, False)) == ["x" * 50]
 
 
 def test_a_source_that_is_no_whole_statement_is_shown_all_the_same():
-    source = "lambda x: (\n    x\n"
-    assert "\n".join(show._lines(source, 100, False)) == source.rstrip()
+    code = "lambda x: (\n    x\n"
+    assert "\n".join(source.lines(code, 100, False)) == code.rstrip()
 
 
 @pytest.mark.parametrize("known, accepted, expected", [(1, 1, True), (0, 1, False), (1, 0, False)])
@@ -351,7 +410,7 @@ def test_windows_console_is_asked_whether_it_takes_ansi_codes(known, accepted, e
     sys.modules["msvcrt"].get_osfhandle = lambda number: 40 + number
     monkeypatch.setattr(sys, "stdout", Terminal())
     sys.stdout.fileno = lambda: 1
-    assert show._windows_console_shows_colours() == expected
+    assert source._windows_console_shows_colours() == expected
     assert asked == ([(41, 7)] if known else [])  # 7 = 3, as it was, and 4, ANSI
 
 

@@ -171,7 +171,7 @@ def _parser():
         made.set_defaults(run=run)
         return made
 
-    made = command(tour, "tour cat.jpg --out figures --patch 4,9")
+    made = command(tour, "tour images/cat.jpg --out figures --patch 4,9")
     made.add_argument("photo", metavar="PHOTO", nargs="?", help="a picture file; without it, the cat in the package")
     made.add_argument(
         "--out", metavar="DIR", type=_name, default="tour", help="folder for the figures (default: %(default)s)"
@@ -182,7 +182,7 @@ def _parser():
 
     command(list_, "list")
 
-    made = command(run, "run 05 cat.jpg --out figures")
+    made = command(run, "run 05 images/cat.jpg --out figures")
     made.add_argument("number", metavar="NN", help="number of the lesson")
     made.add_argument("photo", metavar="PHOTO", nargs="?", help="a picture file; without it, the cat in the package")
     made.add_argument("--out", metavar="DIR", type=_name, help="folder for the figures; without it, they are shown")
@@ -233,7 +233,7 @@ def _parser():
     made.add_argument("--strict", action="store_true", help="refuse a folder with photos that cannot be read")
     _add_force(made)
 
-    made = command(predict, "predict runs/photos cat.jpg dog.jpg")
+    made = command(predict, "predict runs/photos images/cat.jpg images/coffee.jpg")
     made.add_argument("source", **source)
     made.add_argument("photos", metavar="PHOTO", nargs="+", help="picture files")
     made.add_argument("--top", metavar="N", type=_whole, default=3, help="how many classes (default: %(default)s)")

@@ -4,14 +4,9 @@ Nothing of it is kept: sources and docstrings are read, examples run and gradien
 """
 
 import ast
-import contextlib
 import difflib
 import importlib
 import inspect
-import io
-import itertools
-import keyword
-import os
 import re
 import shutil
 import sys
@@ -22,9 +17,11 @@ from typing import NamedTuple
 
 from .. import autograd, nn, notebook, ops, optim, vit
 from ..errors import MinivitError
+from ..machinery import vocabulary
 from .cases import CASES
 from .examples import ALLOWED, EXAMPLES, Run
 from .lessons import lessons
+from .source import BOLD, lines, painted, shows_colours, tokens
 
 # title of a group -> the modules that its names come from
 GROUPS = {
@@ -35,7 +32,7 @@ GROUPS = {
     "the tape": (autograd, sys.modules["minivit.gradcheck"]),  # minivit.gradcheck is the function
     "optimisers": (optim,),
 }
-FURTHER = ("augment", "datasets", "images", "lens", "training")  # found by their names, but not listed
+FURTHER = ("augment", "config", "datasets", "errors", "images", "lens", "training")  # found, but not listed
 
 # lesson -> what it derives
 LESSONS = {
@@ -50,9 +47,10 @@ LESSONS = {
     "12": "MultiheadSelfAttention Vit",
     "13": "principal_components similarity knock_out",
 }
+ELSEWHERE = vocabulary.MODELS | vocabulary.OPTIMISERS | vocabulary.MODULES | vocabulary.METHODS
+ELSEWHERE |= vocabulary.FUNCTIONS | vocabulary.LAYERS  # name in PyTorch or NumPy -> how the same is written here
 ASIDE = ("minivit.errors", "minivit.machinery.checks", "minivit.machinery.random")  # nothing to ask for next
 INDENT = 11  # columns of the labels before what is said
-BOLD, KEYWORD, STRING, COMMENT = "1", "35", "32", "36"  # ANSI: bold, magenta, green, cyan
 
 
 class Entry(NamedTuple):
@@ -81,9 +79,11 @@ def find(name):
     """The Entries that a name may mean, the likeliest first. MinivitError, with the nearest names, if there is none.
 
     name: "softmax", "ops.softmax", "Tensor.backward". Case, "_", "-" and spaces count only where two names need them.
+    Of a name that only PyTorch or NumPy has, the hint says how the same is written here.
     """
-    for entries in _places():
-        for alike in (str.strip, _plain):
+    way = None
+    for alike in (str.strip, _plain):
+        for entries in () if way else _places():
             wanted = "." + alike(name.strip().removeprefix("minivit."))
             found = [entry for entry in entries if any(f".{alike(key)}".endswith(wanted) for key in _keys(entry))]
             if found:
@@ -94,6 +94,7 @@ def find(name):
                 for entry in found:
                     first.setdefault(id(entry.object), _op(entry))
                 return list(first.values())
+        way = ELSEWHERE.get(name.strip().rpartition(".")[2])
     last = _plain(name).rpartition(".")[2]
     listed, _, house, _ = _places()
     names = [entry.path.rpartition(".")[2] for entry in (*listed, *house)]
@@ -104,7 +105,7 @@ def find(name):
         "show",
         f"there is no {name!a}.",
         rule="an op, a layer, a class or a method of minivit; minivit show lists them.",
-        hint=f"did you mean {', '.join(near)}?" if near else None,
+        hint=f"{way}." if way else f"did you mean {', '.join(near)}?" if near else None,
     )
 
 
@@ -155,7 +156,8 @@ def _methods(entries):
         for name in dir(cls) if inspect.isclass(cls) else ():
             method = inspect.getattr_static(cls, name)
             method = getattr(method, "fget", None) or getattr(method, "__func__", method)
-            if inspect.isfunction(method) and method.__module__.startswith("minivit."):
+            home = method.__module__ if inspect.isfunction(method) else ""
+            if home.startswith("minivit.") and home != vocabulary.__name__:  # there, Tensor's have a message only
                 found.append(Entry(f"{path}.{name}", method))
     return found
 
@@ -168,8 +170,8 @@ def _keys(entry):
 
 def _op(entry):
     """The op in the place of the Tensor's method that calls it."""
-    name = getattr(entry.object, "__name__", "")
-    method = entry.path.startswith("autograd.Tensor.") and entry.object.__module__.startswith("minivit.ops")
+    name, tensors = getattr(entry.object, "__name__", ""), entry.path.startswith(("autograd.Tensor.", "nn.Parameter."))
+    method = tensors and entry.object.__module__.startswith("minivit.ops")
     return Entry(f"ops.{name}", getattr(ops, name)) if method and name in CASES else entry
 
 
@@ -189,22 +191,24 @@ def page(name, colour=None):
 
     colour: True or False; None for colours where the output is a terminal that shows them.
     """
-    width, colour = _width(), _shows_colours() if colour is None else colour
-    groups = catalogue().values()
+    width, colour = _width(), shows_colours() if colour is None else colour
+    groups, name = catalogue().values(), re.sub(r"(\.py|/)$", "", name.strip())  # files as README's map has them
     for entries in groups:  # a module, as far as nothing is spelled so: one line for each of its names
         if name.lower() == entries[0].path.partition(".")[0] and name not in [x.name for each in groups for x in each]:
             return _contents(entries, width)
+    if name in FURTHER:
+        return _contents(_public(importlib.import_module(f"minivit.{name}")), width)
     entry, *others = find(name)
-    lines, first = inspect.getsourcelines(entry.object)
-    source = textwrap.dedent("".join(lines)).rstrip()
+    code, first = inspect.getsourcelines(entry.object)
+    source = textwrap.dedent("".join(code)).rstrip()
     file = Path(inspect.getsourcefile(inspect.unwrap(entry.object))).relative_to(Path(__file__).parents[2])
-    print(f"{_painted(entry.path, BOLD, colour)}   {file.as_posix()}, line {first}\n")
-    print(*_lines(source, width, colour), sep="\n", end="\n\n", flush=True)
+    print(f"{painted(entry.path, BOLD, colour)}   {file.as_posix()}, line {first}\n")
+    print(*lines(source, width, colour), sep="\n", end="\n\n", flush=True)
 
     def say(label, text):
         if text:
             said = _said(label, text, width)
-            print(_painted(label, BOLD, colour) + said[len(label) :], flush=True)
+            print(painted(label, BOLD, colour) + said[len(label) :], flush=True)
 
     formula, backward = _formulas(entry.object)
     say("formula" if backward or " = " in formula else "what", formula)
@@ -257,10 +261,12 @@ def _lesson(path):
 
 
 def _uses(entry, source):
-    """The functions and classes of minivit whose names stand in its source, but for errors, checks and decorators."""
-    names = {id(entry.object): entry.name for entries in catalogue().values() for entry in entries}
+    """The functions and classes of minivit whose names stand in its source, but for errors, checks and decorators.
+
+    Each by a name that finds it here: as much of its path as is needed.
+    """
     known, found = vars(sys.modules[entry.object.__module__]), []
-    words = ["", *(token.string for token in _tokens(source) if token.type in (tokenize.NAME, tokenize.OP)), ""]
+    words = ["", *(token.string for token in tokens(source) if token.type in (tokenize.NAME, tokenize.OP)), ""]
     for at, word in enumerate(words):
         value = known.get(word) if words[at - 1] not in (".", "@", "def", "class") else None
         if inspect.ismodule(value) and words[at + 1] == ".":
@@ -269,8 +275,15 @@ def _uses(entry, source):
         module = value.__module__ if inspect.isclass(value) or inspect.isfunction(value) else ""
         aside = module in ASIDE or word.lstrip("_").startswith("check")
         if module.startswith("minivit.") and not aside and value is not entry.object:
-            found.append(names.get(id(value), word))
-    return dict.fromkeys(found)
+            found.append(value)
+    return [_name(value) for value in dict.fromkeys(found)]
+
+
+def _name(thing):
+    """The shortest end of the path of a function or class by which find() gives it."""
+    parts = f"{_short(sys.modules[thing.__module__])}.{thing.__name__}".split(".")
+    ends = [".".join(parts[-length:]) for length in range(1, len(parts) + 1)]
+    return next((end for end in ends if inspect.unwrap(find(end)[0].object) is inspect.unwrap(thing)), ends[-1])
 
 
 def _returned(fn):
@@ -286,68 +299,3 @@ def _returned(fn):
     parts = [part.value if isinstance(part, ast.Starred) else part for part in parts]
     parts = [part.body if isinstance(part, ast.IfExp) else part for part in parts]
     return [part.id if isinstance(part, ast.Name) else "output" for part in parts]
-
-
-# ---- colours
-
-
-def _shows_colours():
-    """Whether the output is a terminal that shows colours, and nobody said that it should not."""
-    if not getattr(sys.stdout, "isatty", bool)() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
-        return False
-    return os.name != "nt" or _windows_console_shows_colours()
-
-
-def _windows_console_shows_colours():
-    """Ask the console to read ANSI codes (ENABLE_VIRTUAL_TERMINAL_PROCESSING), which those before Windows 10 cannot."""
-    import ctypes
-    import msvcrt
-
-    console, mode = ctypes.c_void_p(msvcrt.get_osfhandle(sys.stdout.fileno())), ctypes.c_ulong()
-    kernel = ctypes.windll.kernel32
-    return bool(kernel.GetConsoleMode(console, ctypes.byref(mode)) and kernel.SetConsoleMode(console, mode.value | 4))
-
-
-def _painted(text, style, colour=True):
-    return f"\033[{style}m{text}\033[0m" if colour and style else text
-
-
-def _tokens(source):
-    """The tokens of a source; of one that is no whole statement, as a lambda in a list may be, those that there are."""
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    with contextlib.suppress(tokenize.TokenError, SyntaxError):
-        yield from tokens
-
-
-def _styles(source):
-    """For each line of a source, the style of each letter."""
-    styles, before = [[""] * len(line) for line in source.splitlines()], ""
-    for token in _tokens(source):
-        name = tokenize.tok_name[token.type]
-        style = STRING if "STRING" in name else COMMENT if name == "COMMENT" else ""
-        if name == "NAME":
-            style = KEYWORD if keyword.iskeyword(token.string) else BOLD if before in ("def", "class") else ""
-        (row, start), (last, end) = token.start, token.end
-        for line in styles[row - 1 : last] if style else ():
-            stop = end if row == last else len(line)
-            line[start:stop] = [style] * len(line[start:stop])
-            row, start = row + 1, 0
-        before = token.string
-    return styles
-
-
-def _lines(source, width, colour):
-    """The lines of a source as they are printed, in colour; those that are too long are folded at a space."""
-    for text, style in zip(source.splitlines(), _styles(source), strict=True):
-        indent = len(text) - len(text.lstrip()) + 4
-        letters = list(zip(text, style, strict=True))
-        while len(letters) > width and (cut := text.rfind(" ", indent + 1, width + 1)) > 0:
-            yield _line(letters[:cut], colour)
-            letters = [(" ", "")] * indent + letters[cut + 1 :]
-            text = " " * indent + text[cut + 1 :]
-        yield _line(letters, colour)
-
-
-def _line(letters, colour):
-    groups = itertools.groupby(letters, key=lambda letter: letter[1])
-    return "".join(_painted("".join(letter for letter, _ in group), style, colour) for style, group in groups)

@@ -11,6 +11,7 @@ import math
 
 import numpy as np
 
+from ..errors import ShapeError
 from .products import rows
 from .threads import cut, run
 
@@ -36,16 +37,33 @@ def by_rows(formula, *arrays, sums=0):
     arrays = [rows(np.atleast_1d(x)) for x in arrays]
     parts = cut(len(arrays[0]), -(-max(x.size for x in arrays) // BLOCK))
     if len(parts) == 1:
-        results = formula(*arrays)
+        results = _checked(formula(*arrays), len(arrays[0]), sums)
     else:
         results = _gathered(formula, arrays, parts, sums)
     stacked, added = results[: len(results) - sums], results[len(results) - sums :]
     return (*(x if x is None else x.reshape((*leading, *x.shape[1 : 1 + axes])) for x in stacked), *added)
 
 
+def _checked(results, count, sums):
+    """What a formula gave for so many rows, refused if it is no tuple with a row for each, but for the sums."""
+    if not isinstance(results, tuple):
+        fault = f"a {type(results).__name__}"
+    else:
+        stacked = [np.shape(x) for x in results[: len(results) - sums] if x is not None]
+        fault = next((f"an array {shape} for {count} rows" for shape in stacked if shape[:1] != (count,)), None)
+    if fault:
+        raise ShapeError(
+            "by_rows",
+            f"the formula returned {fault}.",
+            rule="it returns a tuple of arrays, each with a row for each row; the last `sums` are sums over the rows.",
+            hint="return (y,) for one array; by_rows(formula, x, sums=1) where the last is a sum.",
+        )
+    return results
+
+
 def _gathered(formula, arrays, parts, sums):
     """What by_rows does with more than one part."""
-    kinds = formula(*(x[:0] for x in arrays))
+    kinds = _checked(formula(*(x[:0] for x in arrays)), 0, sums)
     count = len(kinds) - sums
     whole = [x if x is None else np.empty((len(arrays[0]), *x.shape[1:]), x.dtype) for x in kinds[:count]]
     added = [None] * len(parts)

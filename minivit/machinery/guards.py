@@ -10,10 +10,18 @@ import warnings
 import numpy as np
 
 from ..errors import GraphError, MinivitError, ShapeError
+from .vocabulary import CALLS, refuse_options
 
 
 def array(data, requires_grad, recording):
     """The data of a Tensor as an array of numbers, of floats where a gradient is wanted."""
+    if not isinstance(requires_grad, (bool, np.bool_)):
+        raise MinivitError(
+            "Tensor",
+            f"requires_grad is {requires_grad!r}.",
+            rule="Tensor(data, requires_grad=False): all numbers come as one argument.",
+            hint="Tensor([2.0, 3.0]) of two numbers; Tensor(np.zeros((2, 3))) of a shape.",
+        )
     try:
         made = np.asarray(data)
     except ValueError as error:  # a ragged list
@@ -25,7 +33,7 @@ def array(data, requires_grad, recording):
     if isinstance(data, (list, tuple)) and not requires_grad and recording and any(map(waits, data)):
         warnings.warn(
             "a list of tensors gives their numbers, through which no gradient comes back.\n"
-            "  hint: ops.concatenate([t[None] for t in tensors]); where no gradient is wanted, take t.detach().",
+            "  hint: ops.stack(tensors); where no gradient is wanted, take t.detach().",
             stacklevel=3,
         )
     return made
@@ -96,6 +104,9 @@ def bound(name, signature, args, kwargs):
     try:
         found = signature.bind(*args, **kwargs)
     except TypeError as error:
+        refuse_options(name, signature, kwargs)
+        if name in CALLS:
+            raise MinivitError(name, f"{error}.", hint=f"{CALLS[name]}.") from None
         raise TypeError(f"{name}{signature}: {error}") from None
     found.apply_defaults()
     return found.args, found.kwargs
@@ -117,6 +128,8 @@ def explain(error, name, inputs):
         raise ShapeError(name, str(error), rule=f"the operands have shapes {shapes}.") from error
     if isinstance(error, TypeError) and error.__traceback__.tb_next is not None:  # else it was called wrongly
         raise MinivitError(name, f"{error}.", hint="look at the types of its arguments.") from error
+    if isinstance(error, TypeError) and name in CALLS:
+        raise MinivitError(name, f"{error}.", hint=f"{CALLS[name]}.") from error
     if isinstance(error, AttributeError) and isinstance(error.obj, (list, tuple, int, float, str, type(None))):
         came = f"needs an array, and a {type(error.obj).__name__} came."
         raise ShapeError(name, came, hint="convert it first: np.asarray(data).") from error

@@ -162,13 +162,13 @@ def check_chunks(chunks, n):
         )
 
 
-def check_correction(correction):
+def check_correction(where, correction):
     if correction is None:
         raise MinivitError(
-            "var",
+            where,
             "is it to divide by n, or by n - 1?",
             rule="NumPy and layer norm divide by n, PyTorch by n - 1 where nothing is said; here it is said.",
-            hint="var(x, axis, correction=0) divides by n, correction=1 by n - 1; std takes the same.",
+            hint=f"{where}(x, axis, correction=0) divides by n, correction=1 by n - 1.",
         )
 
 

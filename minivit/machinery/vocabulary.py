@@ -16,6 +16,7 @@ KEYWORDS = {"dim": "axis", "keepdim": "keepdims", "unbiased": "correction", "ddo
 
 _PROCESSOR = "leave it out: all numbers lie in the memory of the CPU, which computes with them"
 _REPEAT = "x.unsqueeze(-1).expand(..., n) for each number n times, ops.concatenate([x] * n) for the whole"
+_NORM = "nn.LayerNorm(size), which normalises each token by itself; a norm over the batch is not here"
 _HALF = "x.float(): float32 and float64 are what has gradients here"
 
 FUNCTIONS = {  # of torch, torch.nn.functional or numpy
@@ -35,11 +36,11 @@ FUNCTIONS = {  # of torch, torch.nn.functional or numpy
     "dstack": "ops.stack(tensors, axis=-1)",
     "expand_dims": "ops.unsqueeze(x, axis)",
     "expm1": "ops.exp(x) - 1",
-    "flip": "x[:, ::-1], as of an array",
+    "flip": "x[::-1] along axis 0, x[:, ::-1] along axis 1, x[..., ::-1] along the last",
     "float_power": "ops.power(x, y), or x ** y",
     "hstack": "ops.concatenate(tensors, axis=1)",
     "from_numpy": "minivit.Tensor(array)",
-    "index_select": "x[:, index], as of an array",
+    "index_select": "x[index] along axis 0, x[:, index] along axis 1, x[..., index] along the last",
     "inner": "ops.matmul(x, y.T)",
     "l1_loss": "ops.abs(x - y).mean()",
     "log1p": "ops.log(1 + x)",
@@ -78,14 +79,17 @@ _AS_FUNCTIONS = (
 ).split()
 _ONLY_NUMPY = "all any argsort ceil cos cumprod floor isfinite isnan median nonzero prod round sign sin sort".split()
 _IN_PLACE = "add clamp copy div fill masked_fill mul normal sub uniform zero".split()
+_COMPARED = {"eq": "==", "ge": ">=", "gt": ">", "le": "<=", "lt": "<", "ne": "!="}
 
 METHODS = {  # of torch.Tensor
     **{name: FUNCTIONS[name] for name in _AS_FUNCTIONS},
     **{name: f"np.{name}(x.data), which is not recorded" for name in _ONLY_NUMPY},
     **{f"{name}_": "none changes x: x = ... is a new one, x.data[...] = numbers not recorded" for name in _IN_PLACE},
+    **{name: f"x {sign} y, an array of True and False" for name, sign in _COMPARED.items()},
     "add": "x + y",
     "bfloat16": _HALF,
     "bool": "x.data.astype(bool)",
+    "copy": "x.clone()",
     "cuda": _PROCESSOR,
     "expand_as": "x.expand(y.shape)",
     "gather": "x[rows, index], as of an array",
@@ -94,6 +98,7 @@ METHODS = {  # of torch.Tensor
     "int": "x.data.astype(np.int32)",
     "long": "x.data.astype(np.int64)",
     "register_hook": "x.retain_grad(), and after backward() look at x.grad",
+    "topk": "np.argsort(-x.data, axis=-1)[..., :n] are the places of the n largest, which is not recorded",
     "type": "x.astype(dtype)",
     "type_as": "x.astype(y.dtype)",
     "values": "x.max(axis) is the numbers alone, as in NumPy; x.argmax(axis) their places",
@@ -108,7 +113,6 @@ MODULES = {  # of torch.nn.Module
     "children": "[child for name, child in model.named_children()]",
     "cpu": _PROCESSOR,
     "cuda": _PROCESSOR,
-    "device": _PROCESSOR,
     "double": "model.to(np.float64)",
     "float": "model.to(np.float32)",
     "get_submodule": "dict(model.named_modules())[name]",
@@ -119,15 +123,54 @@ MODULES = {  # of torch.nn.Module
 }
 
 LAYERS = {  # of torch.nn
+    "BatchNorm1d": _NORM,
+    "BatchNorm2d": _NORM,
     "Embedding": "table = nn.Parameter(array), and table[index]",
     "L1Loss": "ops.abs(x - y).mean()",
     "LogSoftmax": "ops.log_softmax(x, axis)",
     "MSELoss": "((x - y) ** 2).mean()",
     "ModuleDict": "attributes of a Module, or nn.ModuleList(modules)",
     "MultiheadAttention": "vit.ViTAttention(config), or ops.scaled_dot_product_attention(q, k, v)",
+    "NLLLoss": "nn.CrossEntropyLoss(), of the scores themselves",
+    "ParameterList": 'an attribute for each, setattr(self, f"weight{i}", nn.Parameter(array))',
     "TransformerEncoderLayer": "vit.ViTLayer(config)",
     "functional": "import minivit.ops as F",
     "init": "nn.normal(shape, std, rng), nn.uniform and nn.constant make Parameters",
+    "utils": "optim.clip_grad_norm(parameters, max_norm)",
+}
+
+OPTIMISERS = {  # of torch.optim
+    "Adam": "optim.AdamW(parameters, lr, weight_decay=0) is Adam",
+    "lr_scheduler": "schedule = optim.warmup_cosine(total_steps), and optimizer.lr = lr * schedule(step)",
+}
+
+GROUPS = {  # of torch.optim.Optimizer
+    "add_param_group": "one optimiser for each group of parameters",
+    "param_groups": "optimizer.lr = 1e-4, optimizer.parameters: there is one group",
+}
+
+MODELS = {  # of transformers' modeling_vit
+    "ViTImageProcessor": "images.pixel_values(photo, size)",
+    "ViTPatchEmbeddings": "vit.PatchEmbeddings(image_size, patch_size, num_channels, embed_dim)",
+}
+
+OPTIONS = {  # keywords that PyTorch's functions, methods and layers take
+    "create_graph": "there are no gradients of gradients",
+    "device": _PROCESSOR,
+    "dtype": "x.to(np.float64) of a tensor, model.to(np.float64) of a model",
+    "gradient": "t.backward(grad)",
+    "inplace": "leave it out: y is always a new tensor",
+    "padding": "np.pad(pixel_values, ((0, 0), (0, 0), (n, n), (n, n))) puts n pixels around the pictures",
+    "reduction": "leave it out: the loss is the mean over the batch, and loss * len(labels) the sum",
+    "retain_graph": "leave it out: of two losses, (one + two).backward(); else the forward pass once more",
+    "set_to_none": "leave it out: each .grad is None again",
+}
+
+CALLS = {  # ops that PyTorch, or the method of their name, is called otherwise
+    "dropout": "ops.dropout(x, p, rng), rng a Generator or a seed; nn.Dropout(p) brings its own",
+    "expand": "ops.expand(x, shape), the shape one tuple; x.expand(2, 3) of a tensor",
+    "reshape": "ops.reshape(x, shape), the shape one tuple; x.reshape(2, 3) of a tensor",
+    "transpose": "ops.swapaxes(x, 1, 2), or x.transpose(1, 2), for two axes; ops.transpose(x, axes) for all",
 }
 
 
@@ -144,6 +187,26 @@ def unknown(owner, where, name, table):
     if way is None:
         return AttributeError(f"{where} has no attribute {name!r}", name=name, obj=owner)
     return UnknownNameError(f"{where}.{name}", "there is no such name.", hint=f"{way}.")
+
+
+def refuse_options(where, signature, options):
+    """MinivitError for one of PyTorch's keywords among the options of a call whose signature lacks it."""
+    own = signature.parameters
+    lacking = [word for word in options if word in OPTIONS and word not in own]
+    if lacking and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in own.values()):
+        raise MinivitError(where, f"there is no {lacking[0]}= here.", hint=f"{OPTIONS[lacking[0]]}.")
+
+
+def explains(method):
+    """method, which says what to do where one of PyTorch's keywords came that it lacks (OPTIONS)."""
+    signature = inspect.signature(method)
+
+    @functools.wraps(method)
+    def explained(*args, **options):
+        refuse_options(method.__qualname__.lstrip("_"), signature, options)
+        return method(*args, **options)
+
+    return explained
 
 
 def absent(name):

@@ -46,6 +46,7 @@ def scaled_dot_product_attention(q, k, v, dropout_p=0.0, rng=None):
     Source: Dao et al. 2022, "FlashAttention", section 3.1 and appendix B.
     """
     check_attention(q, k, v, dropout_p, rng)
+    # q is q / sqrt(d) from here on: so dk = ds^T q has its sqrt(d) already, and dq needs one yet
     q, k, v = in_dtype(q / math.sqrt(q.shape[-1]), k, v)
     drop = _dropout_again(dropout_p, rng)
     kept = {} if is_grad_enabled() and math.prod(q.shape[:-1]) * k.shape[-2] <= KEEP else None

@@ -3,11 +3,11 @@
 import numpy as np
 
 from .. import ops
-from ..autograd import Tensor, is_grad_enabled, unwrap
+from ..autograd import Node, Tensor, is_grad_enabled, unwrap
 from ..errors import GraphError, MinivitError, ShapeError
 from ..machinery.guards import waits
 from ..machinery.numpy_functions import protocols
-from ..machinery.vocabulary import METHODS, absent, speaks
+from ..machinery.vocabulary import METHODS, absent, explains, speaks
 
 _OPS = {name: getattr(ops, name) for name in ops.__all__}
 
@@ -84,6 +84,7 @@ class _Size(int):
         )
 
 
+@explains
 def _to(self, dtype):
     """The tensor as float32 or float64. "cpu" is where it is."""
     if isinstance(dtype, str) and dtype.partition(":")[0] in ("cpu", "cuda", "mps", "xpu", "meta"):
@@ -154,6 +155,8 @@ Tensor.size = property(lambda self: _Size(self.data.size))
 Tensor.tolist = lambda self: self.data.tolist()
 Tensor.is_leaf = property(lambda self: self._node is None)
 Tensor.grad_fn = property(lambda self: self._node)
+Node.__repr__ = lambda self: f"Node({self.op})"
+Tensor.backward = explains(Tensor.backward)
 Tensor.requires_grad_ = _requires_grad_
 Tensor.to, Tensor.device = _to, property(lambda self: "cpu")
 Tensor.cpu = Tensor.contiguous = lambda self: self

@@ -77,7 +77,7 @@ def var(x, axis=None, *, correction=None, keepdims=False):
     (NumPy 2's np.var, PyTorch 2's x.var); unbiased=False and ddof=0 are understood too.
     MinivitError without it. Its backward is that of the ops it is made of.
     """
-    check_correction(correction)
+    check_correction("var", correction)
     x = x if isinstance(x, Tensor) else Tensor(x)
     centred = subtract(x, mean(x, axis, keepdims=True))
     squares = sum(multiply(centred, centred), axis, keepdims)
@@ -89,6 +89,7 @@ def std(x, axis=None, *, correction=None, keepdims=False):
 
     Where all numbers are equal it is 0 and has no slope: the gradient there is not a number.
     """
+    check_correction("std", correction)
     return sqrt(var(x, axis, correction=correction, keepdims=keepdims))
 
 
