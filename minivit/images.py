@@ -322,6 +322,19 @@ def _opened(path):
         return image
 
 
+def _load(image):
+    """Read the pixels, and not as Pillow reads a TIFF whose bytes it maps into memory: by the sides after its turn."""
+    name = getattr(image, "filename", None)
+    if image.format != "TIFF" or not name:
+        image.load()
+        return
+    image.filename = ""  # then nothing is mapped
+    try:
+        image.load()
+    finally:
+        image.filename = name
+
+
 def _orientation(image):
     """The EXIF orientation of a loaded picture, or None."""
     with contextlib.suppress(Exception):  # damaged EXIF has many types of error; the pixels are loaded by now, and good
@@ -345,7 +358,7 @@ def _upright_rgb(where, image):
     """
     if image.format in _NEVER:
         raise ValueError(f"{image.format} is never opened, since another program would have to draw it.")
-    image.load()
+    _load(image)
     note, turn = None, _TURNS.get(_orientation(image))
     upright = image if turn is None else image.transpose(turn)
     if upright.mode == "F" or upright.mode.startswith("I"):
