@@ -86,7 +86,7 @@ def read_image(path):
             raise OSError("this is not a regular file.")
         if path.is_dir():  # asked first: Windows reports the opening of a folder as a lack of permission
             raise IsADirectoryError
-        with _opened(path) as image:
+        with open(path, "rb") as file, _opened(file) as image:
             return _upright_rgb(path, image)
 
 
@@ -305,21 +305,45 @@ def explained(where):
             ) from fault
 
 
-def _opened(path):
-    """The picture file, opened by Pillow; a JPEG also where its EXIF or index of pictures is such that Pillow fails."""
+def _opened(file):
+    """The picture in a file, loaded by Pillow; a JPEG or PNG also where Pillow fails at what is no pixel of it."""
     try:
-        return Image.open(path, formats=formats())
-    except UnidentifiedImageError:
-        with open(path, "rb") as file:
-            if file.read(2) != b"\xff\xd8":
-                raise
-            file.seek(0)
-            data = file.read()
-        bare = re.sub(rb"(\xff[\xe1\xe2]..)(?=Exif\0|MPF\0)...", rb"\1...", data, flags=re.DOTALL)
-        image, exif = Image.open(io.BytesIO(bare), formats=["JPEG"]), re.search(rb"Exif\0\0.{,65527}", data, re.DOTALL)
-        if exif:
-            image.info["exif"] = exif[0]
+        image = Image.open(file, formats=formats())
+        image.load()
         return image
+    except Exception:  # each of Pillow's decoders has its own types
+        file.seek(0)
+        data = file.read(4)
+        kind = {b"\xff\xd8": "JPEG", b"\x89P": "PNG"}.get(data[:2])
+        if kind is None:
+            raise
+        data += file.read()
+        bare, exif = _bare_jpeg(data) if kind == "JPEG" else _bare_png(data)
+        image = Image.open(io.BytesIO(bare), formats=[kind])
+        if exif:
+            image.info["exif"] = exif
+        return image
+
+
+def _bare_jpeg(data):
+    """(a JPEG whose EXIF, index of pictures and colour profile nobody looks for, its EXIF or None)."""
+    bare = re.sub(rb"(\xff[\xe1\xe2]..)(?=Exif\0|MPF\0|ICC_PROFILE\0)...", rb"\1...", data, flags=re.DOTALL)
+    exif = re.search(rb"Exif\0\0.{,65527}", data, re.DOTALL)
+    return bare, exif and exif[0]
+
+
+def _bare_png(data):
+    """(a PNG with the chunks only that make its pixels, its EXIF or None). A text of 1 MB is too much for Pillow, say."""
+    kept, exif, start = [data[:8]], None, 8
+    while start < len(data):
+        end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+        name = data[start + 4 : start + 8]
+        if name[:1].isupper() or name == b"tRNS":
+            kept.append(data[start:end])
+        elif name == b"eXIf":
+            exif = data[start + 8 : end - 4]
+        start = end
+    return b"".join(kept), exif
 
 
 def _load(image):

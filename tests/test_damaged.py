@@ -5,6 +5,7 @@ import copy
 import io
 import json
 import math
+import re
 import shutil
 import signal
 import struct
@@ -18,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from minivit import images, nn, ops, optim, training, weights
+from minivit import images, nn, optim, training, weights
 from minivit.__main__ import main
 from minivit.config import ViTConfig
 from minivit.datasets import Dataset
@@ -145,13 +146,16 @@ def folder(tmp_path_factory):
 
 
 def fill(folder, name, **files):
-    """The golden folder of this name, in an empty `folder`; files: texts or bytes in place of its own."""
+    """The golden folder of this name, in an empty `folder`; files: JSON or bytes in place of its own, None for none."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     for path in FOLDERS[name].iterdir():
         if path.name in ("config.json", "model.safetensors"):
             shutil.copyfile(path, folder / path.name)
     for path, data in files.items():
+        if data is None:
+            (folder / path.replace("__", ".")).unlink()
+            continue
         data = data if isinstance(data, bytes) else json.dumps(data).encode("utf-8", "surrogatepass")
         (folder / path.replace("__", ".")).write_bytes(data)
     return folder
@@ -315,7 +319,9 @@ def seen(described, picture):
     x = np.asarray(image).transpose(2, 0, 1)
     x = (x.astype(np.float64) * given["rescale_factor"]).astype(np.float32) if given["do_rescale"] else np.float32(x)
     if given["do_normalize"]:
-        mean, std = (np.float32(given[key]).reshape(-1, 1, 1) for key in ("image_mean", "image_std"))
+        # one number for all channels may be written for any number of them
+        pair = [np.float32(given[key]).reshape(-1, 1, 1) for key in ("image_mean", "image_std")]
+        mean, std = (x[:1] if (x == x[:1]).all() else x for x in pair)
         x = (x - mean) / std
     return x
 
@@ -397,6 +403,12 @@ def state(tmp_path_factory):
     return folder / "stopped" / "training.npz", [parameter.data for parameter in whole.parameters()]
 
 
+def npz(arrays, meta):
+    file = io.BytesIO()
+    np.savez(file, **arrays, **{"meta.json": json.dumps(meta)})
+    return file.getvalue()
+
+
 def check_state(path, data, expected=None):
     """A state is read as NumPy reads it; a training goes on from it as if it had not been touched, or is refused."""
     path.parent.mkdir(exist_ok=True)
@@ -425,20 +437,12 @@ def test_a_training_goes_on_from_damaged_bytes_as_from_whole_ones_or_refuses_the
     check_state(folder / "training.npz", data.draw(damaged(path.read_bytes())), expected)
 
 
-def with_meta(path, meta, arrays=None):
-    """The bytes of a state with other meta data."""
-    file = io.BytesIO()
-    found = weights.read_state(path)[0] if arrays is None else arrays
-    np.savez(file, **found, **{"meta.json": json.dumps(meta)})
-    return file.getvalue()
-
-
 @examples(80)
 @given(data=st.data())
 def test_a_training_goes_on_from_other_meta_data_or_refuses_them(data, state, folder):
     path, _ = state
-    meta = data.draw(documents(weights.read_state(path)[1]))
-    check_state(folder / "training.npz", with_meta(path, meta))
+    arrays, meta = weights.read_state(path)
+    check_state(folder / "training.npz", npz(arrays, data.draw(documents(meta))))
 
 
 @st.composite
@@ -477,7 +481,7 @@ def states(draw, arrays):
 def test_a_training_goes_on_from_other_arrays_or_refuses_them(data, state, folder):
     path, _ = state
     arrays, meta = weights.read_state(path)
-    check_state(folder / "training.npz", with_meta(path, meta, data.draw(states(arrays))))
+    check_state(folder / "training.npz", npz(data.draw(states(arrays)), meta))
 
 
 # ---- photos
@@ -538,3 +542,94 @@ def check_photo(path, name, data):
     assert picture.mode == "RGB" and expected is not None
     if not isinstance(expected, str):
         assert any(x.shape == np.asarray(picture).shape and (x == np.asarray(picture)).all() for x in expected)
+
+
+PICTURES = pictures()
+PHOTOS = st.sampled_from(PICTURES).flatmap(lambda made: st.tuples(st.just(made[0]), damaged(made[1], 300)))
+
+
+@pytest.mark.parametrize(("name", "data"), PICTURES, ids=[name for name, _ in PICTURES])
+def test_every_picture_that_pillow_writes_is_read_as_pillow_reads_it(name, data, folder):
+    quiet(check_photo, folder / "photo.jpg", name, data)
+
+
+@examples(250)
+@given(case=PHOTOS)
+def test_a_damaged_photo_is_read_as_pillow_reads_it_or_refused(case, folder):
+    quiet(check_photo, folder / "photo.jpg", *case)
+
+
+# ---- the command line
+
+
+def run(*args):
+    """`minivit ARGS` ends with exit code 0 or 2, and shows no fault of the program. Returns (code, what it printed)."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main([str(arg) for arg in args])
+    out, err = out.getvalue(), err.getvalue()
+    assert code in (0, 2) and "Traceback" not in out + err and (code == 2) == bool(err.strip()), err
+    assert (out + err).replace("\n", "").isprintable() and not re.search(r"\b(nan|inf)\b", out), out + err
+    return code, out
+
+
+def check_commands(folder, name, files, photo):
+    """Each command answers or refuses; what was exported or imported answers as the model that it came from."""
+    model, cat = fill(folder, name, **files), folder.with_name("photo")
+    cat.write_bytes(photo)
+    code, answer = run("predict", model, cat)
+    for command in ("export", "import"):
+        out = folder.with_name(command)
+        shutil.rmtree(out, ignore_errors=True)
+        done, _ = run(command, model, out)
+        assert out.exists() == (done == 0)
+        if done == 0 and code == 0:
+            assert run("predict", out, cat) == (0, answer)
+    data = folder.with_name("data")
+    shutil.rmtree(data, ignore_errors=True)
+    for number in range(5):
+        (data / f"LABEL_{number}").mkdir(parents=True)
+        for other in range(2):
+            Image.fromarray(CAT).save(data / f"LABEL_{number}" / f"{other}.png")
+    (data / "LABEL_0" / "2.jpg").write_bytes(photo)
+    run("evaluate", model, data, *["--strict"] * (len(photo) % 2))
+
+
+def packed(folder):
+    """The bytes of a training.npz with the weights of a golden folder and no training to go on with."""
+    arrays = safetensors.numpy.load_file(folder / "model.safetensors")
+    return npz({f"model/{name}": array for name, array in arrays.items()}, {})
+
+
+@st.composite
+def folders(draw):
+    """(name, files, photo): a golden folder, one of its files damaged, or the photo that it is asked about."""
+    kinds = ["config", "preprocessor", "weights", "header", "state", "photo", "bytes"]
+    kind, (name, photo) = draw(st.sampled_from(kinds)), draw(st.sampled_from(PICTURES))
+    name, files = draw(st.sampled_from([name for name in sorted(FOLDERS) if name != "hf_masked"])), {}
+    whole = (FOLDERS[name] / "model.safetensors").read_bytes()
+    config = json.loads((FOLDERS[name] / "config.json").read_text())
+    if kind == "config":
+        files["config__json"] = draw(documents(config, EXTRA))
+    elif kind == "preprocessor":
+        files["preprocessor_config__json"] = draw(documents(draw(st.sampled_from(PREPROCESSORS)), EXTRA_KEYS))
+    elif kind == "weights":
+        files["model__safetensors"] = draw(damaged(whole, headed(whole)))
+    elif kind == "header":
+        files["model__safetensors"] = with_header(whole, draw(documents(header_of(whole))))
+    elif kind == "state":
+        name = "hf_tiny"
+        files |= {"model__safetensors": None, "training__npz": draw(damaged(packed(FOLDERS[name])))}
+    elif kind == "photo":
+        photo = draw(damaged(photo, 300))
+    else:
+        texts = {"config__json": config, "preprocessor_config__json": PREPROCESSORS[0]}
+        file = draw(st.sampled_from(sorted(texts)))
+        files[file] = draw(damaged(json.dumps(texts[file]).encode()))
+    return name, files, photo
+
+
+@examples(60)
+@given(case=folders())
+def test_commands_answer_or_refuse(case, folder):
+    quiet(check_commands, folder / "model", *case)
