@@ -333,7 +333,7 @@ def _bare_jpeg(data):
 
 
 def _bare_png(data):
-    """(a PNG with the chunks only that make its pixels, its EXIF or None). A text of 1 MB is too much for Pillow, say."""
+    """(a PNG with those chunks only that make its pixels, its EXIF or None): to Pillow a text of 1 MB is a fault."""
     kept, exif, start = [data[:8]], None, 8
     while start < len(data):
         end = start + 12 + int.from_bytes(data[start : start + 4], "big")

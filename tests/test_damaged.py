@@ -135,7 +135,8 @@ def given_or_refused(read, *args, **options):
     try:
         return read(*args, **options)
     except MinivitError as error:
-        assert 0 < len(str(error)) < 20_000 and str(error).isprintable() or "\n" in str(error)
+        text = str(error)
+        assert text.replace("\n", "").isprintable() and len(text) < 20_000
         return None
 
 
@@ -336,8 +337,8 @@ def check_preprocessor(folder, described):
     fill(folder, "hf_tiny", preprocessor_config__json=described)
     found = given_or_refused(weights.read_preprocessor, folder)
     options = None if found is None else given_or_refused(weights.picture_options, found, 3)
-    sides = [] if options is None else [*(options["size"] or ()), *(options["crop"] or ()), options["shortest_edge"] or 0]
-    if options is not None and max(sides, default=0) < 1000:
+    sides = [options[name] or 0 for name in ("size", "crop", "shortest_edge")] if options else [1000]
+    if np.max(np.concatenate([np.ravel(side) for side in sides])) < 1000:  # no more than a moment
         with np.errstate(all="ignore"):
             found = given_or_refused(images.pixel_values, CAT[:9], **options)
             if found is not None:
@@ -490,7 +491,7 @@ MODES = ("L", "RGB", "RGBA", "LA", "P", "1", "CMYK", "I", "I;16", "F", "YCbCr", 
 
 
 def pictures(modes=MODES):
-    """[(format and mode, bytes)]: a small picture in every format that Pillow writes, and every mode it writes there."""
+    """[(format and mode, bytes)]: a small picture in every format that Pillow writes, in every mode that it has."""
     Image.init()
     made = []
     for mode in modes:

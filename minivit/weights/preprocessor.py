@@ -169,16 +169,18 @@ def _timm(path):
     found = config.get("pretrained_cfg")
     if "architecture" not in config or not isinstance(found, dict):
         return None
-    *_, height, width = [*(found.get("input_size") or []), 224, 224][:3]
+    pixels = found.get("input_size") or [3, 224, 224]
+    height, width = pixels[-2:] if isinstance(pixels, list) and len(pixels) > 1 else (None, None)
     share = found.get("crop_pct") or 1.0
-    share = share if _number(share) and 0 < share <= 1 else 1.0
+    wrong = {} if _number(share) and 0.001 <= share <= 1 else {"crop_pct": share}
     numbers = {"bilinear": 2, "bicubic": 3}
-    mode = found.get("crop_mode", "center")
+    if found.get("crop_mode", "center") != "center":
+        wrong["crop_mode"] = found["crop_mode"]
     return {
-        "size": {"shortest_edge": int(height / share)} if _number(height) else None,
+        "size": {"shortest_edge": int(height / share)} if _number(height) and "crop_pct" not in wrong else None,
         "crop_size": {"height": height, "width": width},
-        "resample": numbers.get(found.get("interpolation"), found.get("interpolation")),
-        "image_mean": list(found.get("mean") or [0.5]),
-        "image_std": list(found.get("std") or [0.5]),
+        "resample": numbers.get(str(found.get("interpolation")), found.get("interpolation")),
+        "image_mean": found.get("mean") or 0.5,
+        "image_std": found.get("std") or 0.5,
         "image_processor_type": "BitImageProcessor",
-    } | ({"crop_mode": mode} if mode != "center" else {})
+    } | wrong
