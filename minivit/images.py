@@ -138,21 +138,28 @@ def resized(where, picture, size, resample="bilinear", shortest_edge=None, crop=
         edge, _ = as_size(where, "shortest_edge", shortest_edge)
         longest = int(edge * max(width, height) / min(width, height))
         size = (edge, longest) if height < width else (longest, edge)
-        if edge * longest > Image.MAX_IMAGE_PIXELS:
-            raise ShapeError(
-                where,
-                f"a picture of {height}x{width} has {edge}x{longest} pixels with shortest_edge={edge}.",
-                rule=f"H * W <= {Image.MAX_IMAGE_PIXELS} pixels",
-                hint="cut the picture first.",
-            )
+        _check_pixels(where, (height, width), size, f"shortest_edge={edge}", "cut the picture first.")
     if size is not None:
+        _check_pixels(where, (height, width), as_size(where, "size", size), f"size={size}")
         height, width = as_size(where, "size", size)
         picture = picture.resize((width, height), RESAMPLE[resample])
     if crop is not None:
         rows, columns = as_size(where, "crop", crop)
+        _check_pixels(where, (height, width), (rows, columns), f"crop={crop}")
         top, left = (height - rows) // 2, (width - columns) // 2
         picture = picture.crop((left, top, left + columns, top + rows))
     return picture
+
+
+def _check_pixels(where, before, after, option, hint=None):
+    """Refuse to make more pixels of a picture than a file may have. before, after: (height, width)."""
+    if math.prod(after) > Image.MAX_IMAGE_PIXELS:
+        raise ShapeError(
+            where,
+            "a picture of {}x{} has {}x{} pixels with {}.".format(*before, *after, option),
+            rule=f"H * W <= {Image.MAX_IMAGE_PIXELS} pixels",
+            hint=hint,
+        )
 
 
 def to_image(pixel_values, mean=0.5, std=0.5):

@@ -179,12 +179,8 @@ def check_config(folder, name, fields):
     model = given_or_refused(ViTForImageClassification.from_pretrained, folder)
     if model is not None:
         with np.errstate(all="ignore"):
-            x = np.zeros((1, model.config.num_channels, *ViTModel_size(model)), np.float32)
+            x = np.zeros((1, model.config.num_channels, *model.vit.embeddings.patch_embeddings.image_size), np.float32)
             assert model(x).logits.shape == (1, model.config.num_labels)
-
-
-def ViTModel_size(model):
-    return model.vit.embeddings.patch_embeddings.image_size
 
 
 def quiet(check, *args):
@@ -200,7 +196,7 @@ CONFIGS = st.sampled_from(sorted(FOLDERS)).flatmap(
 )
 
 
-@examples(150)
+@examples(100)
 @given(case=CONFIGS)
 def test_a_damaged_config_is_obeyed_or_refused(case, folder):
     quiet(check_config, folder / "model", *case)
@@ -630,7 +626,7 @@ def folders(draw):
     return name, files, photo
 
 
-@examples(60)
+@examples(40)
 @given(case=folders())
 def test_commands_answer_or_refuse(case, folder):
     quiet(check_commands, folder / "model", *case)

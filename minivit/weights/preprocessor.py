@@ -10,6 +10,7 @@ from ..machinery.files import read_json
 
 PREPROCESSOR = "preprocessor_config.json"
 RESAMPLE = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+MOST_PIXELS = 2**12  # a side: as of --image-size, and a picture of 0.2 GB
 
 # what every picture goes through unless a file says otherwise
 _PROCESSING = {"do_resize": True, "resample": 2, "do_rescale": True, "rescale_factor": 1 / 255}
@@ -96,7 +97,7 @@ def read_preprocessor(folder):
         raise FileError(
             path,
             "\n    ".join(["asks for what minivit does not do:", *lines]),
-            rule='a picture is resized to size {height, width} or {"shortest_edge"}, with resample 2 (bilinear) or 3 '
+            rule='a picture is resized to size {height, width}, up to 4096, or {"shortest_edge"}, with resample 2 (bilinear) or 3 '
             "(bicubic), cropped to crop_size, times rescale_factor, minus image_mean, over image_std (above 0), and "
             "nothing else.",
             hint="where a small difference does not matter, change these entries of the file.",
@@ -159,7 +160,7 @@ def _size(size, square):
     elif isinstance(size, list) and len(size) == 2:
         size = {"height": size[0], "width": size[1]}
     size = {key: side for key, side in size.items() if side is not None} if isinstance(size, dict) else {}
-    sides = [side for side in size.values() if isinstance(side, int) and 0 < side < 2**20]
+    sides = [side for side in size.values() if isinstance(side, int) and 0 < side <= MOST_PIXELS]
     return size if len(sides) == len(size) and size.keys() in ({"height", "width"}, {"shortest_edge"}) else None
 
 
