@@ -97,9 +97,9 @@ def read_preprocessor(folder):
         raise FileError(
             path,
             "\n    ".join(["asks for what minivit does not do:", *lines]),
-            rule='a picture is resized to size {height, width}, up to 4096, or {"shortest_edge"}, with resample 2 (bilinear) or 3 '
-            "(bicubic), cropped to crop_size, times rescale_factor, minus image_mean, over image_std (above 0), and "
-            "nothing else.",
+            rule='a picture is resized to size {height, width} or {"shortest_edge"}, up to 4096, with resample 2 '
+            "(bilinear) or 3 (bicubic), cropped to crop_size, times rescale_factor, minus image_mean, over image_std "
+            "(above 0), and nothing else.",
             hint="where a small difference does not matter, change these entries of the file.",
         )
     channels = len(mean)
