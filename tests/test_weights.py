@@ -503,7 +503,7 @@ def test_old_and_short_preprocessors_are_understood(tmp_path, fields, expected):
         {"size": 10**400},
         {"size": 4097},
         {"size": {"height": 20_000, "width": 20_000}},
-        {"do_center_crop": True, "crop_size": 30_000},
+        {"crop_size": 30_000, "do_center_crop": True},
         {"size": "224"},
         {"image_mean": [0.5, float("nan"), 0.5]},
         {"image_mean": "0.5"},
@@ -516,7 +516,7 @@ def test_old_and_short_preprocessors_are_understood(tmp_path, fields, expected):
 )
 def test_a_preprocessor_that_minivit_cannot_follow_is_refused(tmp_path, fields):
     write_preprocessor(tmp_path, **fields)
-    (key,) = fields
+    key = next(iter(fields))
     with pytest.raises(FileError, match=rf"preprocessor_config\.json: asks for what [\s\S]*\n    {key}: [\s\S]*rule:"):
         read_preprocessor(tmp_path)
 
