@@ -11,9 +11,11 @@ try:
     from .machinery.random import manual_seed
     from .machinery.threads import get_num_threads, set_num_threads
     from .machinery.vocabulary import FUNCTIONS, recorded, unknown
-except KeyboardInterrupt:
-    # Ctrl-C while the command `minivit` or `python -m minivit` starts: no program of somebody else's is to be asked
-    if os.path.basename(sys.argv[0]).partition(".")[0] in ("minivit", "-m"):
+except (KeyboardInterrupt, RuntimeError) as error:
+    # Ctrl-C while the command `minivit` or `python -m minivit` starts: no program of somebody else's is to be asked.
+    # Where it comes in the midst of a class, Python 3.11 makes a RuntimeError of it.
+    command = os.path.basename(sys.argv[0]).partition(".")[0] in ("minivit", "-m")
+    if command and KeyboardInterrupt in (type(error), type(error.__cause__)):
         raise SystemExit(130) from None
     raise
 

@@ -9,7 +9,9 @@ def main(argv=None):
         from .cli.parser import main as run
 
         return run(argv)
-    except KeyboardInterrupt:  # before or after the command itself: while the imports run, say
+    except (KeyboardInterrupt, RuntimeError) as error:  # before or after the command itself: while the imports run, say
+        if KeyboardInterrupt not in (type(error), type(error.__cause__)):
+            raise
         return 130
 
 

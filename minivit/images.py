@@ -86,7 +86,7 @@ def read_image(path):
             raise OSError("this is not a regular file.")
         if path.is_dir():  # asked first: Windows reports the opening of a folder as a lack of permission
             raise IsADirectoryError
-        with _opened(path) as image:
+        with open(path, "rb") as file, _opened(file) as image:
             return _upright_rgb(path, image)
 
 
@@ -138,21 +138,28 @@ def resized(where, picture, size, resample="bilinear", shortest_edge=None, crop=
         edge, _ = as_size(where, "shortest_edge", shortest_edge)
         longest = int(edge * max(width, height) / min(width, height))
         size = (edge, longest) if height < width else (longest, edge)
-        if edge * longest > Image.MAX_IMAGE_PIXELS:
-            raise ShapeError(
-                where,
-                f"a picture of {height}x{width} has {edge}x{longest} pixels with shortest_edge={edge}.",
-                rule=f"H * W <= {Image.MAX_IMAGE_PIXELS} pixels",
-                hint="cut the picture first.",
-            )
+        _check_pixels(where, (height, width), size, f"shortest_edge={edge}", "cut the picture first.")
     if size is not None:
+        _check_pixels(where, (height, width), as_size(where, "size", size), f"size={size}")
         height, width = as_size(where, "size", size)
         picture = picture.resize((width, height), RESAMPLE[resample])
     if crop is not None:
         rows, columns = as_size(where, "crop", crop)
+        _check_pixels(where, (height, width), (rows, columns), f"crop={crop}")
         top, left = (height - rows) // 2, (width - columns) // 2
         picture = picture.crop((left, top, left + columns, top + rows))
     return picture
+
+
+def _check_pixels(where, before, after, option, hint=None):
+    """Refuse to make more pixels of a picture than a file may have. before, after: (height, width)."""
+    if math.prod(after) > Image.MAX_IMAGE_PIXELS:
+        raise ShapeError(
+            where,
+            "a picture of {}x{} has {}x{} pixels with {}.".format(*before, *after, option),
+            rule=f"H * W <= {Image.MAX_IMAGE_PIXELS} pixels",
+            hint=hint,
+        )
 
 
 def to_image(pixel_values, mean=0.5, std=0.5):
@@ -305,21 +312,58 @@ def explained(where):
             ) from fault
 
 
-def _opened(path):
-    """The picture file, opened by Pillow; a JPEG also where its EXIF or index of pictures is such that Pillow fails."""
+def _opened(file):
+    """The picture in a file, loaded by Pillow; a JPEG or PNG also where Pillow fails at what is no pixel of it."""
     try:
-        return Image.open(path, formats=formats())
-    except UnidentifiedImageError:
-        with open(path, "rb") as file:
-            if file.read(2) != b"\xff\xd8":
-                raise
-            file.seek(0)
-            data = file.read()
-        bare = re.sub(rb"(\xff[\xe1\xe2]..)(?=Exif\0|MPF\0)...", rb"\1...", data, flags=re.DOTALL)
-        image, exif = Image.open(io.BytesIO(bare), formats=["JPEG"]), re.search(rb"Exif\0\0.{,65527}", data, re.DOTALL)
-        if exif:
-            image.info["exif"] = exif[0]
+        image = Image.open(file, formats=formats())
+        image.load()
         return image
+    except Exception:  # each of Pillow's decoders has its own types
+        file.seek(0)
+        data = file.read(4)
+        kind = {b"\xff\xd8": "JPEG", b"\x89P": "PNG"}.get(data[:2])
+        if kind is None:
+            raise
+        data += file.read()
+        bare, exif = _bare_jpeg(data) if kind == "JPEG" else _bare_png(data)
+        image = Image.open(io.BytesIO(bare), formats=[kind])
+        if exif:
+            image.info["exif"] = exif
+        return image
+
+
+def _bare_jpeg(data):
+    """(a JPEG whose EXIF, index of pictures and colour profile nobody looks for, its EXIF or None)."""
+    bare = re.sub(rb"(\xff[\xe1\xe2]..)(?=Exif\0|MPF\0|ICC_PROFILE\0)...", rb"\1...", data, flags=re.DOTALL)
+    exif = re.search(rb"Exif\0\0.{,65527}", data, re.DOTALL)
+    return bare, exif and exif[0]
+
+
+def _bare_png(data):
+    """(a PNG with those chunks only that make its pixels, its EXIF or None): to Pillow a text of 1 MB is a fault."""
+    kept, exif, start = [data[:8]], None, 8
+    while start < len(data):
+        end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+        name = data[start + 4 : start + 8]
+        if name[:1].isupper() or name == b"tRNS":
+            kept.append(data[start:end])
+        elif name == b"eXIf":
+            exif = data[start + 8 : end - 4]
+        start = end
+    return b"".join(kept), exif
+
+
+def _load(image):
+    """Read the pixels, and not as Pillow reads a TIFF whose bytes it maps into memory: by the sides after its turn."""
+    name = getattr(image, "filename", None)
+    if image.format != "TIFF" or not name:
+        image.load()
+        return
+    image.filename = ""  # then nothing is mapped
+    try:
+        image.load()
+    finally:
+        image.filename = name
 
 
 def _orientation(image):
@@ -345,7 +389,7 @@ def _upright_rgb(where, image):
     """
     if image.format in _NEVER:
         raise ValueError(f"{image.format} is never opened, since another program would have to draw it.")
-    image.load()
+    _load(image)
     note, turn = None, _TURNS.get(_orientation(image))
     upright = image if turn is None else image.transpose(turn)
     if upright.mode == "F" or upright.mode.startswith("I"):

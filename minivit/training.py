@@ -21,7 +21,7 @@ import numpy as np
 from . import ops
 from .autograd import no_grad
 from .errors import FileError, MinivitError, ShapeError, check_whole
-from .machinery.files import replacing
+from .machinery.files import regular, replacing
 from .machinery.lock import locked
 from .machinery.progress import Line
 from .machinery.signals import deferred_signals
@@ -419,7 +419,7 @@ def write_history(path, history):
 def is_history(path):
     """Whether a file is one that write_history() wrote."""
     try:
-        with open(path, "rb") as file:
+        with open(regular(path), "rb") as file:
             return file.read(200).startswith(",".join(COLUMNS).encode())
     except OSError:
         return False

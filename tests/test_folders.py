@@ -64,6 +64,23 @@ def foreign(tmp_path):
     return tmp_path
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no pipes in folders")
+@pytest.mark.parametrize("name", ["history.csv", "curves.png", "config.json"])
+def test_a_pipe_in_the_folder_is_not_waited_for(tmp_path, capsys, name):
+    os.mkfifo(tmp_path / name)
+    refused(capsys, *QUICK, tmp_path, match=f"holds files that minivit did not write:\n    {name}\n")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no pipes in folders")
+def test_a_pipe_in_the_place_of_a_picture_or_of_a_description(tmp_path, capsys, trained):
+    os.mkfifo(tmp_path / "confusion.png")
+    refused(capsys, "evaluate", trained, "digits", "--out", tmp_path, match="did not write:\n    confusion.png")
+    os.mkfifo(tmp_path / "config.json")
+    assert run(capsys, "export", trained, tmp_path, "--force")[0] == 0
+    assert (tmp_path / "config.json").is_file() and (tmp_path / "confusion.png").is_fifo()
+
+
 @pytest.mark.parametrize("name", ["config", "history", "torch", "tensorflow", "thesis", "preprocessor"])
 def test_a_folder_of_other_files_is_not_written_into(trained, foreign, capsys, name):
     before = content(foreign)

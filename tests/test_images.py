@@ -7,6 +7,7 @@ import re
 import struct
 import subprocess
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -189,6 +190,80 @@ def test_open_turns_jpeg_and_16_bit_too(tmp_path):
     assert open_image(saved(tmp_path / "picture.jpg", PICTURE, exif=exif)).size == (15, 9)
     scan = open_image(saved(tmp_path / "scan.png", SIXTEEN_BIT, exif=exif))
     np.testing.assert_array_equal(np.asarray(scan), upright(SIXTEEN_AS_RGB, 6))
+
+
+def chunk(name, data, right=True):
+    """A chunk of a PNG: its length, name and data, and their checksum, if it is to be right."""
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data) ^ (not right))
+
+
+TURNED = b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x0112, 3, 1, 6, 0, 0)  # EXIF of nothing but Orientation 6
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        chunk(b"zTXt", b"workflow\0\0" + zlib.compress(bytes(2_000_000))),
+        chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(bytes(2_000_000))),
+        b"".join(chunk(b"zTXt", b"%d\0\0" % n + zlib.compress(bytes(1_000_000))) for n in range(70)),
+        chunk(b"iCCP", b"printer\0\0" + zlib.compress(bytes(2_000_000))),
+        chunk(b"iCCP", b"printer\0\1garbage"),
+        chunk(b"tEXt", b"Title\0a cat", right=False),
+        chunk(b"pHYs", b"\0\0"),
+        chunk(b"gAMA", b"\0"),
+        chunk(b"acTL", b"\0"),
+    ],
+    ids=["text", "XMP", "70 texts", "profile", "method", "checksum", "pixels a metre", "gamma", "animation"],
+)
+@pytest.mark.parametrize("place", ["before the pixels", "behind the pixels"])
+def test_metadata_of_a_png_cost_no_pixel(tmp_path, metadata, place):
+    data = saved(tmp_path / "picture.png", PICTURE).read_bytes()
+    where = 33 if place == "before the pixels" else len(data) - 12
+    for exif, turn in ((b"", 1), (chunk(b"eXIf", TURNED), 6), (chunk(b"eXIf", TURNED, right=False), 6)):
+        (tmp_path / "other.png").write_bytes(data[:33] + exif + data[33:where] + metadata + data[where:])
+        np.testing.assert_array_equal(np.asarray(open_image(tmp_path / "other.png")), upright(PICTURE, turn))
+
+
+def test_a_png_whose_pixels_are_cut_off_is_refused_and_one_of_a_palette_keeps_its_transparency(tmp_path):
+    text = chunk(b"tEXt", b"Title\0a cat", right=False)
+    data = saved(tmp_path / "picture.png", PICTURE).read_bytes()
+    (tmp_path / "cut.png").write_bytes(data[:33] + text + data[33:-40])
+    with pytest.raises(FileError, match="cannot be read as a picture"):
+        open_image(tmp_path / "cut.png")
+    drawing = Image.new("P", (9, 15), 1)
+    drawing.putpalette([0, 0, 0, 0, 0, 0])
+    drawing.putpixel((4, 5), 0)
+    drawing.save(tmp_path / "drawing.png", transparency=1)
+    data = (tmp_path / "drawing.png").read_bytes()
+    (tmp_path / "drawing.png").write_bytes(data[:33] + text + data[33:])
+    picture = open_image(tmp_path / "drawing.png")  # a black dot on nothing is laid on white
+    assert picture.getpixel((4, 5)) == (0, 0, 0) and picture.getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_a_colour_profile_that_is_cut_off_costs_no_pixel_of_a_jpeg(tmp_path):
+    data = saved(tmp_path / "photo.jpg", PICTURE).read_bytes()
+    expected = np.asarray(open_image(tmp_path / "photo.jpg"))
+    (tmp_path / "photo.jpg").write_bytes(data[:2] + b"\xff\xe2\0\x0eICC_PROFILE\0" + data[2:])
+    np.testing.assert_array_equal(np.asarray(open_image(tmp_path / "photo.jpg")), expected)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBX", "CMYK", "I;16"])
+def test_an_uncompressed_tiff_is_turned_from_its_path_and_from_an_image(tmp_path, mode, orientation):
+    """Pillow maps such a file into memory by the sides after its turn, where its rows are not."""
+    exif, stored = Image.Exif(), Image.fromarray(SIXTEEN_BIT)
+    exif[0x0112] = orientation
+    if mode != "I;16":
+        stored = Image.fromarray(PICTURE).convert("RGB" if mode == "RGBX" else mode)
+    expected = SIXTEEN_AS_RGB if mode == "I;16" else np.asarray(stored.convert("RGB"))
+    stored = stored.convert(mode)
+    stored.save(tmp_path / "scan.tif", exif=exif)
+    picture = open_image(tmp_path / "scan.tif")
+    np.testing.assert_array_equal(np.asarray(picture), upright(expected, orientation))
+    with Image.open(tmp_path / "scan.tif") as image:
+        x = pixel_values(image, size=(picture.height, picture.width))
+        assert str(image.filename) == str(tmp_path / "scan.tif")
+    np.testing.assert_array_equal(x, pixel_values(picture, size=(picture.height, picture.width)))
 
 
 def test_open_takes_a_picture_with_damaged_exif_as_it_is_stored(tmp_path):
@@ -431,10 +506,11 @@ def test_open_below_a_file_is_missing_too(tmp_path):
 
 
 def test_open_without_permission(tmp_path, monkeypatch):
-    def locked(path, **options):  # not chmod: an administrator may read everything, and Windows has other rights
+    def locked(path, mode):  # not chmod: an administrator may read everything, and Windows has other rights
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Image, "open", locked)
+    monkeypatch.setattr("minivit.images.open", locked, raising=False)
+    (tmp_path / "picture.png").touch()
     assert "may not read" in refused(tmp_path / "picture.png")
     assert "this is a folder" in refused(tmp_path)  # so Windows answers for a folder too
 
@@ -686,6 +762,8 @@ def test_options_of_pixel_values_that_cannot_be_are_refused(rng):
         ({"shortest_edge": 2.5}, "shortest_edge=2.5 is no size"),
         ({"crop": (3, -1)}, r"crop=\(3, -1\) is no size"),
         ({"shortest_edge": 10_000}, "has 10000x18000 pixels with shortest_edge=10000"),
+        ({"size": 20_000}, r"a picture of 5x9 has 20000x20000 pixels with size=\(20000, 20000\)"),
+        ({"crop": (30_000, 4_000)}, r"has 30000x4000 pixels with crop=\(30000, 4000\)"),
     ):
         with pytest.raises(ShapeError, match=f"^pixel_values: .*{message}"):
             pixel_values(picture, **options)

@@ -217,7 +217,8 @@ def test_the_columns_are_those_of_the_terminal_that_the_line_is_written_to(monke
 
 @pytest.mark.parametrize("module", ["numpy", "minivit.autograd", "argparse", "minivit.cli.parser", "minivit.course"])
 @pytest.mark.parametrize("start", ["runpy.run_module('minivit', run_name='__main__', alter_sys=True)", "script"])
-def test_ctrl_c_while_the_imports_run_leaves_no_traceback(module, start):
+@pytest.mark.parametrize("wrapped", [False, True], ids=["as it is", "in the midst of a class"])
+def test_ctrl_c_while_the_imports_run_leaves_no_traceback(module, start, wrapped):
     script = "sys.argv[0] = '/bin/minivit'\nfrom minivit.__main__ import main\nsys.exit(main())"
     code = f"""
 import runpy, sys
@@ -225,7 +226,7 @@ class Finder:
     def find_spec(name, path=None, target=None):
         if name == {module!r}:
             sys.modules.pop("argparse", None)
-            raise KeyboardInterrupt
+            {"raise RuntimeError('of a class') from KeyboardInterrupt()" if wrapped else "raise KeyboardInterrupt"}
 sys.modules.pop({module!r}, None)
 sys.meta_path.insert(0, Finder)
 sys.argv = ["-m", "gradcheck"]

@@ -654,6 +654,7 @@ def test_a_training_that_is_not_verbose_is_silent(live, monkeypatch, capsys):
         lambda arrays, meta: meta["history"][0].update(train_loss="low"),
         lambda arrays, meta: meta["history"][0].update(test_accuracy=[1]),
         lambda arrays, meta: meta["history"][0].pop("lr"),
+        lambda arrays, meta: meta["history"][0].update(test_lass=0.5),
         lambda arrays, meta: meta["generators"][0].update(state=None),
         lambda arrays, meta: meta["generators"][0]["state"].update(state="x"),
         lambda arrays, meta: meta["generators"][0]["state"].update(state=-1),

@@ -34,6 +34,7 @@ from minivit.weights import (
     write_folder,
     write_state,
 )
+from minivit.weights.state import read_state_weights
 
 GOLDEN = Path(__file__).parent / "golden" / "hf_tiny"
 CONFIG = {"model_type": "vit", "hidden_size": 24}
@@ -500,6 +501,9 @@ def test_old_and_short_preprocessors_are_understood(tmp_path, fields, expected):
         {"size": 0},
         {"size": 2.5},
         {"size": 10**400},
+        {"size": 4097},
+        {"size": {"height": 20_000, "width": 20_000}},
+        {"crop_size": 30_000, "do_center_crop": True},
         {"size": "224"},
         {"image_mean": [0.5, float("nan"), 0.5]},
         {"image_mean": "0.5"},
@@ -512,7 +516,7 @@ def test_old_and_short_preprocessors_are_understood(tmp_path, fields, expected):
 )
 def test_a_preprocessor_that_minivit_cannot_follow_is_refused(tmp_path, fields):
     write_preprocessor(tmp_path, **fields)
-    (key,) = fields
+    key = next(iter(fields))
     with pytest.raises(FileError, match=rf"preprocessor_config\.json: asks for what [\s\S]*\n    {key}: [\s\S]*rule:"):
         read_preprocessor(tmp_path)
 
@@ -577,7 +581,18 @@ def test_a_timm_folder_says_in_its_config_how_pictures_are_made(tmp_path):
     found = read_preprocessor(tmp_path)
     assert (found["size"], found["crop_size"]) == ({"shortest_edge": 13}, {"height": 12, "width": 10})
     assert (found["resample"], found["image_mean"], found["image_std"]) == (3, [0.1], [0.2])
-    faults = ({"crop_mode": "squash"}, "crop_mode: 'squash'"), ({"interpolation": "lanczos"}, "resample: 'lanczos'")
+    faults = (
+        ({"crop_mode": "squash"}, "crop_mode: 'squash'"),
+        ({"interpolation": "lanczos"}, "resample: 'lanczos'"),
+        ({"interpolation": ["bicubic"]}, r"resample: \['bicubic'\]"),
+        ({"mean": "grey"}, "image_mean: 'grey'"),
+        ({"mean": 1e300}, r"image_mean: 1e\+300"),
+        ({"std": {"r": 1}}, r"image_mean: \[0.1\]\n    image_std: {'r': 1}"),
+        ({"crop_pct": "0.9"}, "crop_pct: '0.9'"),
+        ({"crop_pct": 1e-320}, "crop_pct: 1e-320"),
+        ({"input_size": 12}, "crop_size: {'height': None, 'width': None}"),
+        ({"input_size": [3, "12", 10]}, "crop_size: {'height': '12', 'width': 10}"),
+    )
     for fault, message in faults:
         write_config(tmp_path, {"architecture": "vit", "pretrained_cfg": pretrained | fault})
         with pytest.raises(FileError, match=rf"config.json: asks for what minivit does not do:\n    .*{message}"):
@@ -834,6 +849,14 @@ def test_encrypted_members_are_refused(state):
     state.write_bytes(content)
     with pytest.raises(FileError, match=r"training\.npz: cannot be read: .*encrypted"):
         read_state(state)
+
+
+def test_a_state_with_one_encrypted_member_is_not_believed_for_its_weights_either(state):
+    content = bytearray(state.read_bytes())
+    content[content.rfind(b"PK\x01\x02") + 8] |= 1  # the last: of the meta data
+    state.write_bytes(content)
+    with pytest.raises(FileError, match=r"training\.npz: cannot be read: one of its members is encrypted"):
+        read_state_weights(state)
 
 
 @pytest.mark.parametrize("meta", ["null", "[]", "3", '"text"', "[" * 100_000])

@@ -318,6 +318,8 @@ def main(argv=None):
             print(shown_lines(stopped), file=sys.stderr, end="\n" if str(stopped) else "")
             return 128 + getattr(stopped, "number", signal.SIGINT)
         except Exception as error:
+            if isinstance(error.__cause__, KeyboardInterrupt):  # in an import, see minivit/__init__.py
+                return 128 + signal.SIGINT
             if sys.flags.dev_mode:
                 raise
             message, code = _explained(error)

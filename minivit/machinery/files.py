@@ -97,7 +97,7 @@ def is_leftover(name):
 def is_own_figure(path):
     """Whether a file is a picture that plots.save wrote."""
     try:
-        with open(path, "rb") as file:
+        with open(regular(path), "rb") as file:
             return b"tEXtSoftware\0minivit" in file.read(1000)
     except OSError:
         return False
@@ -113,7 +113,7 @@ def sweep(folder, seconds=0):
 
 def _rename(temporary, paths):
     """Give the temporary files their names; if one cannot have it, the (small) files before it get their old text."""
-    before = [path.read_bytes() if path.exists() else None for path in paths[:-1]]
+    before = [path.read_bytes() if path.is_file() else None for path in paths[:-1]]
     for number, (path, target) in enumerate(zip(temporary, paths, strict=True)):
         try:
             _replace(path, target)
@@ -290,6 +290,8 @@ def read_npz(path, choose=dict):
             names = [member.removesuffix(".npy") for member in archive.namelist()]
             if len(set(names)) < len(names):
                 raise ValueError("two of its members have one name.")
+            if any(member.flag_bits & 1 for member in archive.infolist()):
+                raise ValueError("one of its members is encrypted.")
             chosen = choose(dict(zip(names, names, strict=True)))
             return {new: _read_npy(archive, f"{name}.npy") for new, name in chosen.items()}
     except Exception as error:  # zipfile, zlib and NumPy's parser of headers have a dozen types for damaged bytes

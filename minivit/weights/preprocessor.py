@@ -10,6 +10,7 @@ from ..machinery.files import read_json
 
 PREPROCESSOR = "preprocessor_config.json"
 RESAMPLE = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+MOST_PIXELS = 2**12  # a side: as of --image-size, and a picture of 0.2 GB
 
 # what every picture goes through unless a file says otherwise
 _PROCESSING = {"do_resize": True, "resample": 2, "do_rescale": True, "rescale_factor": 1 / 255}
@@ -96,9 +97,9 @@ def read_preprocessor(folder):
         raise FileError(
             path,
             "\n    ".join(["asks for what minivit does not do:", *lines]),
-            rule='a picture is resized to size {height, width} or {"shortest_edge"}, with resample 2 (bilinear) or 3 '
-            "(bicubic), cropped to crop_size, times rescale_factor, minus image_mean, over image_std (above 0), and "
-            "nothing else.",
+            rule='a picture is resized to size {height, width} or {"shortest_edge"}, up to 4096, with resample 2 '
+            "(bilinear) or 3 (bicubic), cropped to crop_size, times rescale_factor, minus image_mean, over image_std "
+            "(above 0), and nothing else.",
             hint="where a small difference does not matter, change these entries of the file.",
         )
     channels = len(mean)
@@ -159,7 +160,7 @@ def _size(size, square):
     elif isinstance(size, list) and len(size) == 2:
         size = {"height": size[0], "width": size[1]}
     size = {key: side for key, side in size.items() if side is not None} if isinstance(size, dict) else {}
-    sides = [side for side in size.values() if isinstance(side, int) and 0 < side < 2**20]
+    sides = [side for side in size.values() if isinstance(side, int) and 0 < side <= MOST_PIXELS]
     return size if len(sides) == len(size) and size.keys() in ({"height", "width"}, {"shortest_edge"}) else None
 
 
@@ -169,16 +170,18 @@ def _timm(path):
     found = config.get("pretrained_cfg")
     if "architecture" not in config or not isinstance(found, dict):
         return None
-    *_, height, width = [*(found.get("input_size") or []), 224, 224][:3]
+    pixels = found.get("input_size") or [3, 224, 224]
+    height, width = pixels[-2:] if isinstance(pixels, list) and len(pixels) > 1 else (None, None)
     share = found.get("crop_pct") or 1.0
-    share = share if _number(share) and 0 < share <= 1 else 1.0
+    wrong = {} if _number(share) and 0.001 <= share <= 1 else {"crop_pct": share}
     numbers = {"bilinear": 2, "bicubic": 3}
-    mode = found.get("crop_mode", "center")
+    if found.get("crop_mode", "center") != "center":
+        wrong["crop_mode"] = found["crop_mode"]
     return {
-        "size": {"shortest_edge": int(height / share)} if _number(height) else None,
+        "size": {"shortest_edge": int(height / share)} if _number(height) and "crop_pct" not in wrong else None,
         "crop_size": {"height": height, "width": width},
-        "resample": numbers.get(found.get("interpolation"), found.get("interpolation")),
-        "image_mean": list(found.get("mean") or [0.5]),
-        "image_std": list(found.get("std") or [0.5]),
+        "resample": numbers.get(str(found.get("interpolation")), found.get("interpolation")),
+        "image_mean": found.get("mean") or 0.5,
+        "image_std": found.get("std") or 0.5,
         "image_processor_type": "BitImageProcessor",
-    } | ({"crop_mode": mode} if mode != "center" else {})
+    } | wrong

@@ -10,6 +10,7 @@ from ..machinery.files import check_weights, json_text, parsed, read_npz, replac
 
 STATE = "training.npz"
 META = "meta.json"
+_LEARNED, _MEASURED = ("seconds", "lr", "train_loss"), ("train_accuracy", "test_loss", "test_accuracy")  # of an epoch
 
 
 def write_state(path, arrays, meta):
@@ -63,12 +64,14 @@ def check_progress(arrays, meta, examples, batch_size, epochs, counts):
     if not isinstance(history, list) or [row["epoch"] for row in history] != list(range(1, epoch + 1)):
         raise ValueError(f"history of other epochs than {epoch}")
     for row in [meta, *history]:
-        numbers = [row["seconds"]] if row is meta else [row[name] for name in ("seconds", "lr", "train_loss")]
+        numbers = [row["seconds"]] if row is meta else [row[name] for name in _LEARNED]
         if not all(type(x) in (int, float) and math.isfinite(x) for x in numbers) or row["seconds"] < 0:
             raise ValueError(f"seconds, lr or loss of an epoch are {numbers!r:.100}")
-        measured = [row.get(name) for name in ("train_accuracy", "test_loss", "test_accuracy")]
+        measured = [row.get(name) for name in _MEASURED]
         if not all(x is None or type(x) in (int, float) for x in measured):
             raise TypeError(f"accuracies or loss of an epoch are {measured!r:.100}")
+        if row is not meta and (unknown := row.keys() - {"epoch", *_LEARNED, *_MEASURED}):
+            raise ValueError(f"an epoch has {sorted(unknown)!r:.100}")
     for name, array in arrays.items():
         if name.startswith(("optimizer/", "average/")):
             good = np.isfinite(array).all() if array.dtype.kind == "f" else ((0 <= array) & (array <= step)).all()

@@ -54,7 +54,7 @@ def grade(path):
     try:
         source = read_regular(path, 2**20)
     except OSError as error:
-        reason = error.strerror or error
+        reason = str(error.strerror or error).rstrip(".")
         raise FileError(path, f"cannot be read: {reason}.", hint="minivit exercise NN writes one.") from error
     text = source.decode("utf-8-sig", errors="replace")
     marker = _MARKER.search(text)
