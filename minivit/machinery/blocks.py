@@ -16,7 +16,7 @@ from .products import rows
 from .threads import cut, run
 
 BLOCK = 2**18  # numbers in a block, 1 MB in float32: between shorter calls of NumPy, threads wait for each other
-QUERIES = 128  # at least so many in a block of scores: adding up the keys' gradients costs the same for fewer
+QUERIES = 192  # at least so many in a block of scores: adding up the keys' gradients costs the same for fewer
 
 
 def in_dtype(*arrays):
@@ -108,7 +108,10 @@ def by_queries(formula, queries, keys):
                 for x, block in zip(found[0], of_queries, strict=True):
                     x[*heads, part] = block
                 for x, block in zip(found[1], of_keys, strict=True):
-                    x[heads] = block if i == 0 else x[heads] + block
+                    if i == 0:
+                        x[heads] = block
+                    else:
+                        x[heads] += block
 
         run(work, range(len(groups)))
     return [[x.reshape(*leading, *x.shape[2:]) for x in results] for results in found]
