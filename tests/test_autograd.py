@@ -739,9 +739,11 @@ def test_a_leaf_that_is_frozen_gets_no_gradient_and_may_learn_again():
 
 
 def test_of_an_inner_tensor_requires_grad_stays_true():
-    y = leaf(3.0) * 2
+    x = leaf(3.0)
+    y = x * 2
     y.requires_grad = True
     y.backward()
+    assert x.grad == 2 and y.requires_grad is True
 
 
 @pytest.mark.parametrize("data", [[1, 2], [True], np.ones(2, np.float16)])

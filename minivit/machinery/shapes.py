@@ -6,18 +6,21 @@ from ..errors import MinivitError, ShapeError
 
 
 def check_linear(x, weight, bias):
+    """Refuse arrays that do not fit in x @ weight^T + bias."""
     if weight.ndim != 2 or x.shape[-1:] != weight.shape[1:] or (bias is not None and bias.shape != weight.shape[:1]):
         came = f"x {x.shape}, weight {weight.shape}" + ("" if bias is None else f", bias {bias.shape}")
         raise ShapeError("linear", f"{came} do not fit.", rule="x (..., in), weight (out, in), bias (out,)")
 
 
 def check_layer_norm(x, weight, bias):
+    """Refuse weight and bias that are not (D,), the last axis of x."""
     if x.ndim == 0 or not x.shape[-1:] == weight.shape == bias.shape:
         came = f"x {x.shape}, weight {weight.shape}, bias {bias.shape}"
         raise ShapeError("layer_norm", f"{came} do not fit.", rule="x (..., D), weight (D,), bias (D,)")
 
 
 def check_matmul(x, y):
+    """Refuse matrices whose inner sizes differ."""
     if 0 in (x.ndim, y.ndim) or x.shape[-1] != y.shape[-2:][0]:
         raise ShapeError("matmul", f"{x.shape} @ {y.shape} do not fit.", rule="(..., m, k) @ (..., k, n): the k agree.")
 
@@ -41,6 +44,7 @@ def check_conv2d(x, weight, bias, stride):
 
 
 def check_transpose(x, axes):
+    """Refuse axes that do not name every axis once."""
     if axes is not None and len(axes) != x.ndim:
         raise ShapeError(
             "transpose",
@@ -51,6 +55,7 @@ def check_transpose(x, axes):
 
 
 def check_attention(q, k, v, dropout_p=0.0, rng=None):
+    """Refuse q, k and v that do not fit together, and dropout without chance."""
     if min(q.ndim, k.ndim, v.ndim) < 2 or not (
         q.shape[:-2] == k.shape[:-2] == v.shape[:-2] and q.shape[-1] == k.shape[-1] and k.shape[-2] == v.shape[-2]
     ):
@@ -67,6 +72,7 @@ def check_attention(q, k, v, dropout_p=0.0, rng=None):
 
 
 def check_dropout(p, rng, training):
+    """Refuse a p that is no probability, and dropout without chance."""
     if not 0 <= p <= 1:
         raise MinivitError("dropout", f"p={p} is not a probability.", rule="0 <= p <= 1")
     if training and p and rng is None:
@@ -122,6 +128,7 @@ def check_scores(where, logits, labels):
 
 
 def check_sine_cosine(embed_dim):
+    """Refuse a width that sine and cosine of row and column do not share evenly."""
     if embed_dim < 4 or embed_dim % 4:
         raise ShapeError(
             "sine_cosine_positions",
@@ -154,6 +161,7 @@ def check_split(sizes, n):
 
 
 def check_chunks(chunks, n):
+    """Refuse a number of pieces that does not divide the axis of size n."""
     if chunks < 1 or n % chunks:
         raise ShapeError(
             "chunk",
@@ -163,6 +171,7 @@ def check_chunks(chunks, n):
 
 
 def check_correction(where, correction):
+    """Refuse a variance that does not say whether it divides by n or by n - 1."""
     if correction is None:
         raise MinivitError(
             where,
@@ -173,6 +182,7 @@ def check_correction(where, correction):
 
 
 def check_astype(dtype):
+    """Refuse a dtype that has no gradients."""
     if np.dtype(dtype) not in (np.float32, np.float64):
         raise ShapeError(
             "astype",
