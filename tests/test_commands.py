@@ -177,11 +177,17 @@ def test_predict_answers_as_the_problem_type_has_it(tmp_path, capsys):
         ({"num_labels": 1}, ["0.1000  LABEL_0"]),
         ({"id2label": {0: "x", 1: "y"}, "problem_type": "regression"}, ["0.1000  x", "-0.0496  y"]),
         ({"id2label": {1: "cat", 2: "dog"}}, ["53.73%  LABEL_0", "46.27%  cat"]),
+        (names | {"problem_type": "multi_label_classification"}, ["52.56%  cat", "49.00%  dog", "46.15%  bird"]),
+        (names, ["37.87%  cat", "32.84%  dog", "29.29%  bird"]),
     ]
+    three = 5  # from this case on, of three classes
     for number, (fields, lines) in enumerate(cases):
+        if number >= three:
+            fields = fields | {"id2label": {0: "cat", 1: "dog", 2: "bird"}}
         model = vit.ViTForImageClassification(vit.ViTConfig(**sizes, **fields))
         model.classifier.weight.data[:] = 0  # the logits are the biases
-        model.classifier.bias.data[:] = [0.1, -0.0496][: model.config.num_labels]
+        biases = [0.1025, -0.04, -0.1543] if number >= three else [0.1, -0.0496]
+        model.classifier.bias.data[:] = biases[: model.config.num_labels]
         model.save_pretrained(tmp_path / str(number))
         code, printed, _ = run(capsys, "predict", tmp_path / str(number), path)
         assert code == 0 and [line.strip() for line in printed.splitlines()[1:]] == lines
