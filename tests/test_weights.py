@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 import safetensors.numpy
 from PIL import Image
@@ -533,14 +534,24 @@ def processor_cases():
 PICTURES, PROCESSED, PROCESSOR_ARRAYS = processor_cases()
 
 
+def assert_as_golden(pixels, expected, name, options):
+    """To the last bit; but before Pillow 13 a tall picture is resized across first, and is up to a grey level off, as
+    in transformers with such a Pillow: the golden numbers were made with 13.0.
+    """
+    level = options["rescale_factor"] / np.min(options["std"])
+    across_first = name == "tall" and int(PIL.__version__.partition(".")[0]) < 13
+    np.testing.assert_allclose(pixels, expected, rtol=0, atol=1.001 * level if across_first else 0, err_msg=name)
+
+
 @pytest.mark.parametrize(("fields", "expected"), PROCESSED, ids=lambda x: str(x) if "size" in x else None)
 def test_pictures_are_transformers_to_the_last_bit(tmp_path, fields, expected):
     write_preprocessor(tmp_path, **fields)
     described = read_preprocessor(tmp_path)
     for name, picture in PICTURES.items():
-        pixels = images.pixel_values(picture, **picture_options(described, 3))
+        options = picture_options(described, 3)
+        pixels = images.pixel_values(picture, **options)
         assert pixels.dtype == np.float32 and pixels.flags.c_contiguous
-        np.testing.assert_array_equal(pixels, expected[name], name)
+        assert_as_golden(pixels, expected[name], name, options)
     write_json(tmp_path / "preprocessor_config.json", described)  # what is written says the same
     assert read_preprocessor(tmp_path) == described
 
@@ -567,7 +578,9 @@ def test_a_data_set_goes_the_same_way_as_a_picture(tmp_path, case):
         Image.fromarray(picture).save(path)
     photos = Dataset(Photos(paths, (3, 3)), [0] * 4, ["all"]).resized(**options).scaled(*scaling)
     assert photos.image_size == expected["wide"].shape[1:]
-    np.testing.assert_array_equal(photos.subset([1, 0, 3, 2]).batch([1, 0])[0], [expected["wide"], expected["tall"]])
+    wide, tall = photos.subset([1, 0, 3, 2]).batch([1, 0])[0]
+    for name, pixels in (("wide", wide), ("tall", tall)):
+        assert_as_golden(pixels, expected[name], name, {"std": scaling[1], "rescale_factor": scaling[2]})
     array = PICTURES["wide"].transpose(2, 0, 1)[None]
     array = Dataset(array, [0], ["all"]).resized(**options).scaled(*scaling)
     np.testing.assert_array_equal(array.batch([0])[0][0], expected["wide"])
