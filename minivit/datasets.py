@@ -429,8 +429,8 @@ def _listed(others):
 
 def _photo_suffixes():
     """The suffixes of the formats that are opened, in small letters."""
-    opened = formats()
-    return [suffix for suffix, name in Image.registered_extensions().items() if name in opened]
+    opened, known = formats(), Image.registered_extensions().items()
+    return [suffix for suffix, name in known if name in opened and suffix[:1] == "."]  # saving SPIDER may register ""
 
 
 def _folders(path):

@@ -518,6 +518,11 @@ def by_class(split):
     }
 
 
+def test_a_suffix_of_no_letters_makes_no_photo_of_every_file(folder, monkeypatch):
+    monkeypatch.setitem(Image.EXTENSION, "", "SPIDER")  # as older Pillows have it after a SPIDER file was written
+    assert [len(part) for part in image_folder(folder)] and image_folder(folder)[0].class_names
+
+
 def test_image_folder_splits_each_class(folder):
     train, test = image_folder(folder)
     assert train.class_names == test.class_names == ["Bee", "ant", "cat", "dog"]
