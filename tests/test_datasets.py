@@ -521,7 +521,7 @@ def by_class(split):
 def test_a_suffix_of_no_letters_makes_no_photo_of_every_file(folder, monkeypatch):
     before = [by_class(part) for part in image_folder(folder)]
     monkeypatch.setitem(Image.EXTENSION, "", "SPIDER")  # as older Pillows have it after a SPIDER file was written
-    assert [by_class(part) for part in image_folder(folder)] == before  # readme.txt is no photo, and no warning is given
+    assert [by_class(part) for part in image_folder(folder)] == before  # readme.txt is no photo, nor warned of
 
 
 def test_image_folder_splits_each_class(folder):
