@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from minivit import no_grad, weights
+from minivit import datasets, no_grad, training, weights
+from minivit.__main__ import main
 from minivit.errors import FileError
-from minivit.vit import ViTModel
+from minivit.vit import ViTForImageClassification, ViTModel
 from minivit.weights import box
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -85,6 +87,46 @@ def test_a_file_that_is_not_the_one_in_the_box(change, said, tmp_path, monkeypat
     change(tmp_path / "dinov2-small" / box.PACKED)
     with pytest.raises(FileError, match=rf"weights\.npz: {said}.*\n  hint: install minivit anew"):
         weights.dinov2_small()
+
+
+def test_the_digits_model_reads_the_test_digits_as_well_in_8_bits_as_in_float32():
+    model = ViTForImageClassification.from_pretrained("digits")
+    assert model.config.patch_size == 2 and model.num_parameters() == 102_666
+    _, test = datasets.digits()
+    measured = training.evaluate(model, test.scaled(0.5, 0.5))
+    assert round(measured.accuracy * 899) == 868  # as in its README
+    assert measured.loss == pytest.approx(0.1966, abs=1e-4)
+
+
+def test_rows_of_the_digits_model_fill_their_8_bits():
+    with np.load(box.box_folder("digits") / box.PACKED) as packed:
+        whole = [name for name in packed if f"{name}.scale" in packed]
+        assert len(whole) == 1 + 1 + 3 * 6 + 1  # positions, patches, six matrices a layer, classifier
+        for name in whole:
+            rows = packed[name].reshape(len(packed[f"{name}.scale"]), -1)
+            assert packed[name].dtype == np.int8 and (abs(rows.astype(int)).max(1) >= 126).all()
+
+
+def test_the_digits_model_stands_wherever_a_models_folder_may(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    digit = datasets.digits()[1].images[0, 0]  # an 8
+    Image.fromarray(digit).save("eight.png")
+    main(["evaluate", "digits", "digits"])
+    assert "accuracy 96.55% on 899 pictures" in capsys.readouterr().out
+    main(["predict", "digits", "eight.png", "--top", "1"])
+    assert capsys.readouterr().out.split()[-1] == "8"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["eight.png"]  # nothing is drawn into the box
+
+
+def test_the_digits_model_is_finetuned_by_steps(tmp_path, monkeypatch):
+    from minivit.cli import commands
+
+    calls = []
+    monkeypatch.setattr(commands, "_fit_head", lambda *args: calls.append("head"))
+    monkeypatch.setattr(commands, "_fit", lambda *args: calls.append("steps"))
+    main(["finetune", "digits", "digits", "--out", str(tmp_path / "a")])
+    main(["finetune", "digits", "digits", "--out", str(tmp_path / "b"), "--freeze"])
+    assert calls == ["steps", "head"]
 
 
 def test_it_is_not_opened_at_import():

@@ -79,13 +79,13 @@ def finetune(
 ):
     """Go on from the model in `source` on other data; a new head where the classes differ.
 
-    freeze: leave the body as it is, look at each picture once, and compute a linear head; None does so for a model of
-    the box. fast: a sixth of the epochs. image_size: in pixels; with another than the model's, its position embeddings
-    are interpolated and the pictures resized. force: into a folder with other files, too.
+    freeze: leave the body as it is, look at each picture once, and compute a linear head; None does so for
+    dinov2-small. fast: a sixth of the epochs. image_size: in pixels; with another than the model's, its position
+    embeddings are interpolated and the pictures resized. force: into a folder with other files, too.
     """
     _check_outside(data, out)
     found = find(source)
-    freeze = found.parent == weights.FOLDERS if freeze is None else freeze
+    freeze = found == weights.box_folder("dinov2-small") if freeze is None else freeze
     if freeze and (changes or fast):
         raise MinivitError(
             "finetune",
@@ -96,7 +96,7 @@ def finetune(
     fields, tensors = weights.read_folder(found)
     before = ViTConfig.from_dict(fields)
     fields["problem_type"] = None  # a folder of a class, or a digit, gives class numbers
-    preprocessor = _preprocessor(found, before)
+    preprocessor = weights.preprocessor_of(found, before)
     size = image_size or _last_size(preprocessor) or before.image_size
     if size != _last_size(preprocessor):
         preprocessor = weights.at_size(preprocessor, to_2tuple(size))
@@ -331,17 +331,11 @@ def _load(source):
             hint=f"finetune it first: minivit finetune {source} DATA --out DIR",
         )
     config = ViTConfig.from_dict(fields)
-    preprocessor = _preprocessor(found, config)
+    preprocessor = weights.preprocessor_of(found, config)
     size = _last_size(preprocessor)
     fits = size and all(side % p == 0 for side, p in zip(size, to_2tuple(config.patch_size), strict=True))
     model = ViTForImageClassification.from_tensors(fields, tensors, image_size=size if fits else config.image_size)
     return model, weights.picture_options(preprocessor, config.num_channels)
-
-
-def _preprocessor(folder, config):
-    """How the folder says that a picture becomes pixel_values; where it says nothing, -1 to 1 at the model's size."""
-    default = weights.preprocessor(config.image_size, 0.5, 0.5, config.num_channels)
-    return weights.read_preprocessor(folder) or default
 
 
 def _last_size(preprocessor):

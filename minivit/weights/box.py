@@ -10,7 +10,10 @@ from ..errors import FileError
 
 FOLDERS = Path(__file__).parent / "trained"
 PACKED = "weights.npz"
-CHECKSUMS = {"dinov2-small": "61d44aeaf064940c837fe18b70d6c622332b69a4bc19dbb1da3b99987e88ea14"}  # SHA-256, by name
+CHECKSUMS = {  # SHA-256 of the packed weights, by name
+    "dinov2-small": "61d44aeaf064940c837fe18b70d6c622332b69a4bc19dbb1da3b99987e88ea14",
+    "digits": "2216895f06dbe2538a5c2fe2dd16f8736c21af9dc9724256f74e24568fa79489",
+}
 
 
 def dinov2_small():
@@ -34,7 +37,7 @@ def box_folder(name):
 def read_packed(path):
     """{hub name: float32 array} of a file in the box. Raises FileError if it is not, to the bit, what was put there.
 
-    Large arrays are int8 there, with a float16 scale for each row (NAME.scale), and all else is float16.
+    Arrays with a NAME.scale are int8 there, and it is a float16 for each row; all else is float16.
     """
     try:
         data = path.read_bytes()

@@ -17,7 +17,7 @@ FILES = (
 
 
 def find(name, files=FILES, revision=None):
-    """The folder of a model: a folder is itself, and "dinov2-small" in the box; the hub gives all others.
+    """The folder of a model: a folder is itself, "dinov2-small" and "digits" in the box; the hub gives all others.
 
     "owner/model" or "owner/model@revision" is downloaded; revision, a branch, tag or commit, can be given beside it,
     too. files: the names of what is downloaded, as far as it is there. huggingface_hub keeps what it downloaded in its

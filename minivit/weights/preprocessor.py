@@ -114,6 +114,11 @@ def read_preprocessor(folder):
     return made if name == "ViTImageProcessor" else made | {"do_center_crop": False}
 
 
+def preprocessor_of(folder, config):
+    """How a folder says that a picture becomes pixel_values; where it says nothing, -1 to 1 at the model's size."""
+    return read_preprocessor(folder) or preprocessor(config.image_size, 0.5, 0.5, config.num_channels)
+
+
 def picture_options(described, num_channels):
     """The options of images.pixel_values for a preprocessor of read_preprocessor. MinivitError for other channels."""
     pair = described["image_mean"], described["image_std"]
