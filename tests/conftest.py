@@ -1,5 +1,7 @@
 """What all tests share."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -26,6 +28,20 @@ def number(request):
 @pytest.fixture(autouse=True)
 def _same_layers_in_any_order_of_the_tests():
     manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A Chromium for playwright; tests that need one are skipped where it or playwright is missing."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        pytest.skip(f"there is no browser: none of {', '.join(names)} is on the PATH")
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield opened
+        opened.close()
 
 
 @pytest.fixture
