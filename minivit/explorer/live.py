@@ -8,16 +8,6 @@ from .pack import pack, pack_steps
 
 EACH = 10  # test digits of each class
 WRONG = 20  # at most, of those that the model gets wrong
-FIELDS = (
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "num_channels",
-    "layer_norm_eps",
-    "hidden_act",
-    "qkv_bias",
-)
 
 
 def reads_digits(config):
@@ -26,30 +16,21 @@ def reads_digits(config):
     return config.num_channels == 1 and config.class_names == digits and config.task == "single_label_classification"
 
 
-def live_data(model, options, name):
-    """What live.js needs of a ViTForImageClassification that reads digits, ready for JSON.
+def live_data(model, options):
+    """What the live page of a ViTForImageClassification that reads digits has beside its config, ready for JSON.
 
-    options: of images.pixel_values for its pictures, see weights.picture_options; name: of the model, as it is shown.
-    The weights are float32, as the model's. The twin is the same config with rng=0; its matrices come in 8 bits, which
-    change nothing about numbers that nobody chose.
+    options: of images.pixel_values for its pictures, see weights.picture_options. The weights are
+    float32, as the model's. The twin is the same config with rng=0; its matrices come in 8 bits, which change nothing
+    about numbers that nobody chose.
     """
-    config = model.config
     return {
         "kind": "live",
-        "config": described(config),
-        "model": name,
-        "answers": config.class_names,
+        "answers": model.config.class_names,
         "answers_are": "classes",
         "weights": {name: pack(x) for name, x in _whole(model).items()},
         "twin": {name: _in_8_bits(x) for name, x in _whole(_untrained(model)).items()},
         "digits": _digits(model, options),
     }
-
-
-def described(config):
-    """The fields of a config that the page works with, its image and patch sizes as (height, width)."""
-    sides = {key: to_2tuple(getattr(config, key)) for key in ("image_size", "patch_size")}
-    return {key: getattr(config, key) for key in FIELDS} | sides
 
 
 def _whole(model):
