@@ -1,0 +1,48 @@
+// The model's answers: a bar, the logit and the probability of each; beside them what they were with every head in.
+
+const MOST = 10; // of a thousand classes only the likeliest are shown
+
+class Answers {
+  constructor(app) {
+    this.app = app;
+    this.whole = new WeakMap(); // source -> its logits with nothing knocked out, of a photo
+  }
+
+  show() {
+    const { source, data } = this.app;
+    const logits = source.logits();
+    byId("answers-none").hidden = Boolean(logits);
+    byId("answers-title").textContent = data.answers_are === "photos" ? "Most like which photo?" : "Answers";
+    byId("bars").replaceChildren(...(logits ? this.rows(source, logits) : []));
+  }
+
+  rows(source, logits) {
+    const probabilities = source.probabilities();
+    const before = this.before(source, logits);
+    let order = [...logits.keys()];
+    if (order.length > MOST) order = order.sort((a, b) => logits[b] - logits[a]).slice(0, MOST);
+    const best = logits.indexOf(Math.max(...logits));
+    return order.map((k) => this.row(k, source.answers[k], logits[k], probabilities[k], before && before[k], k === best));
+  }
+
+  // A photo's answers do not change but by a knock-out; a drawing's do, so that there is nothing to compare with.
+  before(source, logits) {
+    if (source.kind !== "photo") return null;
+    if (source.knocked.size === 0) this.whole.set(source, logits.slice());
+    return source.knocked.size ? this.whole.get(source) : null;
+  }
+
+  row(k, name, logit, probability, before, best) {
+    const bar = element("span", { class: "bar", "aria-hidden": "true" }, element("span", {}));
+    bar.firstChild.style.width = `${100 * probability}%`;
+    const change = before === null || before === undefined ? "" : `was ${format(before)}`;
+    return element(
+      "tr",
+      best ? { class: "best" } : {},
+      element("th", { scope: "row", title: name }, shortened(name)),
+      element("td", { class: "bars" }, bar),
+      element("td", { class: "number" }, `${(100 * probability).toFixed(1)} %`),
+      element("td", { class: "number" }, format(logit), change && element("small", {}, change))
+    );
+  }
+}

@@ -1,0 +1,51 @@
+// Small helpers for all panels: elements of the page, numbers and names as text.
+
+function byId(id) {
+  return document.getElementById(id);
+}
+
+// An element with attributes and children; text only ever goes in as text.
+function element(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...children.filter((child) => child !== "" && child !== undefined));
+  return node;
+}
+
+// Four digits that count, as one writes them on a board.
+function format(x) {
+  if (x === 0) return "0";
+  const size = Math.abs(x);
+  if (!Number.isFinite(x)) return String(x);
+  if (size >= 1e5 || size < 1e-4) return x.toExponential(2).replace("-", "−").replace("e-", "e−").replace("e+", "e");
+  const digits = Math.max(0, 3 - Math.floor(Math.log10(size)));
+  return x.toFixed(Math.min(digits, 5)).replace("-", "−");
+}
+
+// Three digits that count, at most seven characters: for rows of numbers.
+function brief(x) {
+  const size = Math.abs(x);
+  if (x === 0 || (size >= 1e-3 && size < 1e4)) return format(Number(x.toPrecision(3))).slice(0, x < 0 ? 6 : 5).replace(/\.$/, "");
+  return x.toExponential(1).replaceAll("-", "−").replace("e+", "e");
+}
+
+// A name of 300 characters would push all else aside.
+function shortened(text, most = 26) {
+  return text.length > most ? `${text.slice(0, most - 1)}…` : text;
+}
+
+function tokenName(token) {
+  return token === 0 ? "CLS" : `patch ${token}`;
+}
+
+function layerName(layer) {
+  return layer < 0 ? "before layer 0 (embeddings)" : `layer ${layer}`;
+}
+
+function capital(text) {
+  return text[0].toUpperCase() + text.slice(1);
+}
+
+function numberOrNull(text) {
+  return text.trim() === "" ? null : Number(text);
+}

@@ -1,0 +1,95 @@
+// The numbers: one entry of attention written out from q and k to the probability, and the chosen token at each stage.
+
+const WRITTEN = 4; // numbers of a vector that are written out
+
+class Numbers {
+  constructor(app) {
+    this.app = app;
+    this.table = byId("stages-part").querySelector("table");
+  }
+
+  show() {
+    this.pair();
+    this.stages();
+  }
+
+  // q . k, / sqrt(d), exp, divided by the sum over all keys: attention[q, k] as it was computed.
+  pair() {
+    const { state, source } = this.app;
+    const { T, d } = source.config;
+    const [i, head, q, k] = [Math.max(state.layer, 0), state.head, state.patch, this.app.key()];
+    const [query, keys] = [source.query(i, head, q), source.key(i, head, k)];
+    const scores = rowOf(source.scores(i, head), T, q);
+    const most = Math.max(...scores);
+    const sum = scores.reduce((total, score) => total + Math.exp(score - most), 0);
+    const exp = Math.exp(scores[k] - most);
+    byId("pair-title").textContent = `From ${tokenName(q)} to ${tokenName(k)}, layer ${i}, head ${head}`;
+    const product = dot(query, keys);
+    const products = Array.from(query, (x, j) => `${bracket(x)}·${bracket(keys[j])}`);
+    const lines = [
+      ["q", vector(query)],
+      ["k", vector(keys)],
+      ["q · k", `${products.slice(0, 2).join(" + ")} + … = ${format(product)}`],
+      ["score s", scaled(product, scores[k], d)],
+      ["exp(s − max)", `exp(${format(scores[k])} − ${bracket(most)}) = ${format(exp)}`],
+      ["sum over keys", `${format(sum)}, of all ${T} tokens`],
+      ["attention", `${format(exp)} / ${format(sum)} = ${format(exp / sum)}`],
+    ];
+    byId("pair").replaceChildren(...lines.flatMap(([name, text]) => [element("dt", {}, name), element("dd", {}, text)]));
+    byId("products").textContent = `${products.join(" + ")} = ${format(product)}`;
+    byId("products-title").textContent = `All ${d} products of q · k`;
+    byId("pair-out").hidden = !source.knocked.has(`${i}.${head}`);
+  }
+
+  stages() {
+    const { state, source } = this.app;
+    const layer = Math.max(state.layer, 0);
+    const names = source.stages.filter((name) => !name.startsWith("layer.") || name.startsWith(`layer.${layer}.`));
+    byId("stages-title").textContent = `${capital(tokenName(state.patch))} at each stage, layer ${layer}, head ${state.head}`;
+    const to = source.answers[source.label];
+    byId("stages-note").textContent = source.can.gradient ? `Gradients are of ${source.kind === "live" ? "the loss for" : "the logit of"} "${to}".` : "";
+    this.table.replaceChildren(this.table.tHead, ...names.map((name) => this.stage(name)));
+  }
+
+  stage(name) {
+    const { state, source } = this.app;
+    const found = source.stage(name, { token: state.patch, head: state.head });
+    const short = name.replace(/^layer\.\d+\./, "");
+    const title = element("th", { scope: "rowgroup", rowspan: found.gradient ? 2 : 1 }, short, element("small", {}, shapeOf(found)));
+    const value = element("tr", {}, title, element("td", {}, "x"), ...cells(found.norm, found.first, found.whole));
+    const body = element("tbody", {}, value);
+    if (found.gradient) {
+      const kind = element("td", {}, "dx");
+      body.append(element("tr", { class: "gradient" }, kind, ...cells(found.gradientNorm, found.gradient, found.whole)));
+    }
+    return body;
+  }
+}
+
+function cells(length, numbers, whole) {
+  const shown = Array.from(numbers).slice(0, WRITTEN);
+  const more = numbers.length > shown.length || !whole ? " …" : "";
+  return [
+    element("td", { class: "number" }, brief(length)),
+    element("td", { class: "numbers" }, ...shown.map((x) => element("span", {}, brief(x))), more),
+  ];
+}
+
+function shapeOf({ shape }) {
+  return `(${shape.join(", ")})`;
+}
+
+function scaled(product, score, d) {
+  const root = Math.sqrt(d);
+  if (Math.abs(product / root - score) <= 1e-3 * Math.max(1, Math.abs(score))) return `${format(product)} / √${d} = ${format(score)}`;
+  return `${format(score)}, without the scale 1 / √${d}`;
+}
+
+function vector(numbers) {
+  const shown = Array.from(numbers).slice(0, WRITTEN).map(brief).join(", ");
+  return `(${shown}${numbers.length > WRITTEN ? ", …" : ""})`;
+}
+
+function bracket(x) {
+  return x < 0 ? `(${brief(x)})` : brief(x);
+}

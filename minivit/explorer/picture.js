@@ -1,0 +1,104 @@
+// The left column: which view lies over the photo, the photo itself with its two chosen tokens, the legend, what is said.
+
+class Picture {
+  constructor(app) {
+    this.app = app;
+    this.grid = new PatchGrid(byId("map"), (patch, shift) => this.choose(patch, shift));
+    this.drawn = new Map(); // what a source gave as picture -> what a canvas can draw
+    for (const [name, view] of Object.entries(VIEWS)) byId("view").append(new Option(view.title, name));
+    byId("view").addEventListener("change", (event) => app.set({ view: event.target.value }));
+    byId("opacity").addEventListener("input", (event) => app.set({ opacity: Number(event.target.value) }));
+    byId("cls").addEventListener("click", (event) => this.choose(0, event.shiftKey));
+    byId("patch").addEventListener("change", (event) => app.set({ patch: Number(event.target.value) }));
+    byId("key").addEventListener("change", (event) => app.set({ key: numberOrNull(event.target.value) }));
+    new ResizeObserver(() => this.show()).observe(byId("map"));
+  }
+
+  choose(token, shift) {
+    this.app.set(shift || byId("click-k").checked ? { key: token } : { patch: token });
+  }
+
+  show() {
+    const { state, source } = this.app;
+    if (!source) return;
+    const view = VIEWS[state.view];
+    const map = view.map(source, state);
+    const key = this.app.key();
+    this.ratio(source);
+    this.grid.draw({ ...state, picture: this.picture(), map, source, key, opacity: state.opacity / 100 });
+    byId("view").value = state.view;
+    byId("opacity").value = state.opacity;
+    byId("about").textContent = view.sentence;
+    byId("lesson").textContent = this.app.lesson(view.lesson);
+    for (const [id, token] of [["patch", state.patch], ["key", key]]) {
+      byId(id).max = source.config.N;
+      byId(id).value = token;
+    }
+    byId("cls").setAttribute("aria-pressed", state.patch === 0);
+    this.legend(map, view);
+    this.say(map, view, key);
+  }
+
+  // A photo keeps its own shape; the style makes it as large as the window allows.
+  ratio({ config }) {
+    const [rows, columns] = config.grid;
+    byId("map").style.setProperty("--ratio", (columns * config.P[1]) / (rows * config.P[0]));
+  }
+
+  picture() {
+    const given = this.app.whole.picture;
+    if (!this.drawn.has(given)) {
+      if (typeof given !== "string") this.drawn.clear(); // a drawing's pictures do not come back
+      this.drawn.set(given, drawable(given, () => this.show()));
+    }
+    const image = this.drawn.get(given);
+    return image.complete === false ? null : image;
+  }
+
+  legend(map, view) {
+    const { state, source } = this.app;
+    const scale = map && map.values;
+    byId("scale").hidden = !scale;
+    byId("cls-value").textContent = scale && map.cls !== null ? format(map.cls) : "";
+    byId("legend-note").textContent = this.legendNote(map, view);
+    if (!scale) return;
+    const [low, high] = ends(map);
+    byId("unit").textContent = map.unit;
+    byId("low").textContent = format(low);
+    byId("high").textContent = format(high);
+    const perPatch = map.rows === source.config.grid[0];
+    paintLegend(byId("bar"), map, perPatch && state.patch ? valueAt(map, source, state.patch) : null);
+  }
+
+  legendNote(map, view) {
+    if (!map) return this.app.state.view === "photo" ? "" : `${this.app.state.twin ? "Of the untrained twin" : "Here"} this page has no such numbers.`;
+    if (!map.shares) return map.signed ? "White is 0, blue below, orange above." : "";
+    const shares = Array.from(map.shares, (share) => `${Math.round(100 * share)} %`).join(", ");
+    return `Red, green, blue: ${shares} of all that tokens differ in. Equal colours are like tokens.`;
+  }
+
+  say(map, view, key) {
+    const { state } = this.app;
+    const where = `${view.layer ? `${capital(layerName(state.layer))}` : "The whole model"}${view.head ? `, head ${state.head}` : ""}`;
+    byId("map").setAttribute("aria-label", `Patches of the picture; chosen: ${this.place(state.patch)}`);
+    byId("said").textContent = [`${where}${map ? `: ${map.unit}` : ""}`, ...this.readings(map, { q: state.patch, k: key })].join("\n");
+  }
+
+  place(token) {
+    if (token === 0) return "CLS";
+    const [, columns] = this.app.source.config.grid;
+    return `patch ${token} (row ${Math.ceil(token / columns)}, column ${((token - 1) % columns) + 1})`;
+  }
+
+  readings(map, tokens) {
+    return Object.entries(tokens).map(([letter, token]) => `${letter}, ${this.place(token)}${this.reading(map, token)}`);
+  }
+
+  reading(map, token) {
+    if (map && map.shares && token > 0) {
+      return `: ${Array.from(map.coordinates.subarray(3 * (token - 1), 3 * token), format).join(", ")} on the three axes`;
+    }
+    const value = valueAt(map, this.app.source, token);
+    return value === null ? "" : `: ${format(value)}`;
+  }
+}

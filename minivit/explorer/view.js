@@ -1,0 +1,236 @@
+// The page: who holds the state, which panel redraws, which key does what. Starts everything: main().
+
+class App {
+  constructor(data, load) {
+    this.data = data;
+    this.load = load; // n -> a promise of photo n's source
+    this.sources = [];
+    this.lastRedraw = 0; // milliseconds from a change to everything drawn
+  }
+
+  async start() {
+    this.whole = this.sources[0] = await this.load(0);
+    this.usual = defaults(this.whole.config);
+    this.state = { ...this.usual };
+    this.panels = { picture: new Picture(this), heads: new Heads(this), answers: new Answers(this), numbers: new Numbers(this) };
+    this.modes = { walk: new Walk(byId("walk"), this) };
+    if (this.whole.can.tape) this.modes.tape = new Tape(byId("tape"), this);
+    if (this.whole.kind === "live") this.drawing = new Drawing(byId("drawing"), this);
+    await this.set(readHash(location.hash, this.modes.walk));
+  }
+
+  get source() {
+    return this.state.twin ? this.whole.twin : this.whole;
+  }
+
+  // The token that is asked: the chosen one, or the one that the chosen head listens to most.
+  key() {
+    const { state, source } = this;
+    if (state.key !== null) return state.key;
+    const row = rowOf(source.attention(Math.max(state.layer, 0), state.head), source.config.T, state.patch);
+    return row.indexOf(Math.max(...row));
+  }
+
+  set(changes) {
+    const photo = clamp(changes.photo ?? this.state.photo, 0, this.photos - 1);
+    if (!this.sources[photo]) return this.fetch(photo, changes);
+    this.began = performance.now();
+    this.whole = this.sources[photo];
+    this.state = tidy({ ...this.state, ...changes }, this.whole, this.photos, this.modes.walk.steps.length);
+    for (const source of [this.whole, this.whole.twin]) if (source) knockLike(source, this.state.knocked);
+    this.redraw();
+    this.link();
+    return Promise.resolve();
+  }
+
+  get photos() {
+    return this.data.kind === "photo" ? this.data.photos.length : 1;
+  }
+
+  async fetch(photo, changes) {
+    byId("said").textContent = "Unpacking the photo ...";
+    this.sources[photo] = await this.load(photo);
+    return this.set(changes);
+  }
+
+  redraw() {
+    this.began ??= performance.now();
+    const { state, panels } = this;
+    state.knocked = [...this.whole.knocked].sort().join(",");
+    this.frame();
+    panels.picture.show();
+    if (this.drawing) this.drawing.show();
+    if (state.mode !== "look") {
+      this.modes[state.mode].show();
+      return this.measured();
+    }
+    panels.answers.show();
+    panels.numbers.show();
+    panels.heads.show(); // the wall says when it is done
+  }
+
+  measured() {
+    this.lastRedraw = performance.now() - this.began;
+    this.began = null;
+  }
+
+  // The frame: which mode's button is down, which section is there.
+  frame() {
+    const { state, whole } = this;
+    document.body.dataset.mode = state.mode;
+    document.body.classList.toggle("live", whole.kind === "live");
+    for (const mode of MODES) {
+      byId(mode).hidden = mode !== state.mode;
+      byId(`mode-${mode}`).setAttribute("aria-pressed", mode === state.mode);
+    }
+    byId("mode-tape").hidden = !whole.can.tape;
+    byId("twin").hidden = !whole.can.twin;
+    byId("twin").setAttribute("aria-pressed", state.twin);
+    byId("twin-note").hidden = !state.twin;
+    byId("photo").value = state.photo;
+  }
+
+  knock() {
+    const { layer, head } = this.state;
+    if (!this.whole.can.knock || layer < 0) return;
+    const heads = new Set(this.state.knocked.split(",").filter(Boolean));
+    const name = `${layer}.${head}`;
+    if (!heads.delete(name)) heads.add(name);
+    this.set({ knocked: [...heads].join(",") });
+  }
+
+  get lessons() {
+    return this.data.lessons;
+  }
+
+  lesson(number) {
+    const title = this.data.lessons[String(number).padStart(2, "0")];
+    return `Lesson ${String(number).padStart(2, "0")}${title ? `: ${title}` : ""}`;
+  }
+
+  // Safari takes a hundred changes of the link in 30 seconds: while a key is held down, only the last one is written.
+  link() {
+    clearTimeout(this.linking);
+    const write = () => {
+      this.linked = performance.now();
+      history.replaceState(null, "", writeHash(this.state, this.usual));
+    };
+    if (performance.now() - (this.linked ?? -Infinity) > 400) write();
+    else this.linking = setTimeout(write, 400);
+  }
+}
+
+// Brings a source to the heads that the state says are out.
+function knockLike(source, knocked) {
+  const wanted = knocked.split(",").filter(Boolean);
+  const toggle = (name) => source.knock(...name.split(".").map(Number));
+  [...source.knocked].filter((name) => !wanted.includes(name)).forEach(toggle);
+  wanted.filter((name) => !source.knocked.has(name)).forEach(toggle);
+}
+
+// ---- Keys ----
+
+const KEYS = {
+  0: (app) => app.set({ patch: 0 }),
+  "[": (app) => app.set({ layer: app.state.layer - 1 }),
+  "]": (app) => app.set({ layer: app.state.layer + 1 }),
+  ",": (app) => app.set({ head: app.state.head - 1 }),
+  ".": (app) => app.set({ head: app.state.head + 1 }),
+  v: (app) => app.set({ view: next(app.state.view, 1), mode: "look" }),
+  V: (app) => app.set({ view: next(app.state.view, -1), mode: "look" }),
+  l: (app) => app.set({ mode: "look" }),
+  w: (app) => app.set({ mode: "walk" }),
+  t: (app) => app.set({ mode: "tape" }),
+  u: (app) => app.set({ twin: !app.state.twin }),
+  k: (app) => app.knock(),
+  n: (app) => app.set({ photo: (app.state.photo + 1) % app.photos }),
+  "?": () => byId("keys").showModal(),
+  Escape: (app) => app.set(app.state.mode === "look" ? { key: null } : { mode: "look" }),
+};
+
+const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+
+function next(view, by) {
+  const names = Object.keys(VIEWS);
+  return names[(names.indexOf(view) + by + names.length) % names.length];
+}
+
+function onKey(app, event) {
+  if (event.defaultPrevented || event.ctrlKey || event.altKey || event.metaKey || byId("keys").open) return;
+  const typing = event.target.closest("select, textarea, input[type=number], input[type=text]");
+  if (typing && event.key !== "Escape") return;
+  const mode = app.modes[app.state.mode];
+  const taken = (mode && mode.key(event)) || (app.drawing && app.drawing.key(event)) || arrow(app, event) || letter(app, event);
+  if (taken) event.preventDefault();
+}
+
+function arrow(app, event) {
+  const step = ARROWS[event.key];
+  if (!step || event.target.closest("input[type=range], [data-arrows]")) return false;
+  const name = event.shiftKey ? "key" : "patch";
+  const from = event.shiftKey ? app.key() : app.state.patch;
+  app.set({ [name]: neighbour(from, step, app.source.config.grid) });
+  return true;
+}
+
+// From CLS every arrow leads to patch 1; at an edge a patch stays where it is.
+function neighbour(token, [down, right], [rows, columns]) {
+  if (token === 0) return 1;
+  const row = clamp(Math.floor((token - 1) / columns) + down, 0, rows - 1);
+  return 1 + row * columns + clamp(((token - 1) % columns) + right, 0, columns - 1);
+}
+
+function letter(app, event) {
+  if (!KEYS[event.key] || (event.key.length === 1 && !app.state.letters && event.key !== "?")) return false;
+  KEYS[event.key](app);
+  return true;
+}
+
+// ---- The start ----
+
+function listen(app) {
+  document.addEventListener("keydown", (event) => onKey(app, event));
+  window.addEventListener("hashchange", () => app.set({ ...app.usual, ...readHash(location.hash, app.modes.walk) }));
+  for (const mode of MODES) byId(`mode-${mode}`).addEventListener("click", () => app.set({ mode }));
+  byId("twin").addEventListener("click", () => KEYS.u(app));
+  byId("help").addEventListener("click", () => byId("keys").showModal());
+  byId("letters").addEventListener("change", (event) => app.set({ letters: event.target.checked }));
+  byId("photo").addEventListener("change", (event) => app.set({ photo: Number(event.target.value) }));
+}
+
+function introduce({ kind, photos = [], model }) {
+  byId("model").textContent = model;
+  photos.forEach(({ name }, n) => byId("photo").append(new Option(name, n)));
+  byId("chooser").hidden = kind !== "photo" || photos.length < 2;
+}
+
+function sourceOf(data, n) {
+  return data.kind === "live" ? Live.open(data) : Recorded.open(data, n);
+}
+
+async function main() {
+  try {
+    if (typeof DecompressionStream === "undefined") {
+      throw new Error("This browser cannot unpack the page's numbers (DecompressionStream): please open it in a newer one.");
+    }
+    const data = JSON.parse(byId("data").textContent);
+    introduce(data);
+    const app = new App(data, (n) => sourceOf(data, n));
+    await app.start();
+    listen(app);
+    window.minivit = {
+      get state() { return app.state; },
+      get source() { return app.source; },
+      get lastRedraw() { return app.lastRedraw; },
+      set: (hash) => app.set(readHash(hash, app.modes.walk)),
+      app,
+    };
+    document.body.dataset.ready = "true";
+  } catch (error) {
+    byId("trouble").hidden = false;
+    byId("trouble").textContent = `${error.message}`;
+    throw error;
+  }
+}
+
+main();

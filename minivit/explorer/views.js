@@ -1,0 +1,151 @@
+// What can lie over the photo: each view's name, its lesson, which of layer and head it depends on, and its numbers.
+//
+// A view's `map(source, state)` returns null where the page has no such numbers, or
+// {values (N,) or finer, rows, columns, cls: CLS's own value or null, signed: diverging colours around 0, unit,
+//  colours: (N, 3) bytes instead of values' colours or null}.
+
+const VIEWS = {
+  photo: {
+    title: "photo alone",
+    lesson: 1,
+    sentence: "The picture as the model gets it, cut into patches. Each patch becomes one token.",
+    map: () => null,
+  },
+  attention: {
+    title: "attention of the token",
+    lesson: 5,
+    layer: true,
+    head: true,
+    sentence: "How much token q takes from each patch k, in one head. Each row of attention sums to 1.",
+    map: (source, { layer, head, patch }) =>
+      overPatches(source, rowOf(source.attention(layer, head), source.config.T, patch), "attention"),
+  },
+  attended: {
+    title: "what attends to the token",
+    lesson: 5,
+    layer: true,
+    head: true,
+    sentence: "How much each patch takes from the selected token: a column of attention, and columns need not sum to 1.",
+    map: (source, { layer, head, patch }) =>
+      overPatches(source, columnOf(source.attention(layer, head), source.config.T, patch), "attention"),
+  },
+  mean: {
+    title: "attention, mean over heads",
+    lesson: 5,
+    layer: true,
+    sentence: "What the token takes from each patch, all heads of the layer together.",
+    // CLS's row is kept with a head knocked out; the other tokens' rows are known to a live page only
+    map: (source, { layer, patch }) =>
+      overPatches(source, patch === 0 ? source.clsRow(layer) : meanRow(source, layer, patch), "attention"),
+  },
+  rollout: {
+    title: "rollout of attention",
+    lesson: 11,
+    layer: true,
+    sentence: "Attention followed from this layer down to the pixels: how much of each patch has arrived in the token.",
+    map: (source, { layer, patch }) => overPatches(source, rollout(source, layer, patch), "share"),
+  },
+  similarity: {
+    title: "similarity of tokens",
+    lesson: 13,
+    layer: true,
+    tokens: true,
+    sentence: "Cosine between the selected token and each other: 1 for the same direction, 0 for unrelated.",
+    map: (source, { layer, patch }) => {
+      const cosines = similarity(source.tokens(layer + 1), source.config.D, patch);
+      return { ...overPatches(source, cosines, "cosine"), signed: true, limit: 1 };
+    },
+  },
+  components: {
+    title: "principal components in colour",
+    lesson: 13,
+    layer: true,
+    tokens: true,
+    sentence: "Where each token lies on the three axes along which tokens differ most, as red, green and blue.",
+    map: componentsMap,
+  },
+  norms: {
+    title: "length of tokens",
+    lesson: 6,
+    layer: true,
+    tokens: true,
+    sentence: "The norm of each token on the residual road, after this layer.",
+    map: (source, { layer }) => overPatches(source, norms(source.tokens(layer + 1), source.config.D), "norm"),
+  },
+  occlusion: {
+    title: "occlusion: patch hidden",
+    lesson: 11,
+    sentence: "How far the answer's logit falls when this patch alone is hidden. Above 0 the patch spoke for the answer.",
+    map: (source) => {
+      const falls = source.occlusion();
+      return falls && { ...grid(source), values: falls, cls: null, signed: true, unit: "fall of the logit" };
+    },
+  },
+  gradient: {
+    title: "gradient at the pixels",
+    lesson: 8,
+    sentence: "How much the number we go back from changes with each pixel, all colours together.",
+    map: (source) => {
+      const found = source.pixelGradient();
+      if (!found) return null;
+      const [rows, columns] = found.shape;
+      return { rows, columns, values: found.data, cls: null, signed: found.data.some((x) => x < 0), unit: "gradient" };
+    },
+  },
+};
+
+function grid(source) {
+  const [rows, columns] = source.config.grid;
+  return { rows, columns };
+}
+
+// A map of a number for each token: the patches' over the photo, CLS's beside it.
+function overPatches(source, perToken, unit) {
+  return { ...grid(source), values: perToken.subarray(1), cls: perToken[0], signed: false, unit };
+}
+
+const componentsOf = new WeakMap(); // by the array of tokens: a source gives the same one until its numbers change
+
+function componentsMap(source, { layer }) {
+  const tokens = source.tokens(layer + 1);
+  if (!componentsOf.has(tokens)) componentsOf.set(tokens, principalComponents(tokens, source.config.D));
+  const { coordinates, shares } = componentsOf.get(tokens);
+  return { ...grid(source), values: null, coordinates, shares, colours: asColours(coordinates), cls: null, unit: "colour" };
+}
+
+// Each component from 0 to 255 over the patches, but for the hundredth at either end, as plots.token_colours has it.
+function asColours(coordinates) {
+  const colours = new Uint8ClampedArray(coordinates.length);
+  for (let axis = 0; axis < 3; axis++) {
+    const along = coordinates.filter((_, j) => j % 3 === axis);
+    const low = quantile(along, 0.01);
+    const width = Math.max(quantile(along, 0.99) - low, 1e-12);
+    along.forEach((x, n) => (colours[n * 3 + axis] = (255 * (x - low)) / width));
+  }
+  return colours;
+}
+
+// The ends of a map's scale: from the least to the largest value, or as far below 0 as above it.
+function ends({ values, signed, limit }) {
+  let low = Infinity;
+  let high = -Infinity;
+  for (const x of values) {
+    if (x < low) low = x;
+    if (x > high) high = x;
+  }
+  if (!signed) return [low, high];
+  const far = limit ?? (Math.max(-low, high) || 1);
+  return [-far, far];
+}
+
+// The value that a map has at token t: of a finer map the sum over the patch's pixels, null for CLS where it has none.
+function valueAt(map, source, t) {
+  if (!map || !map.values) return null;
+  if (t === 0) return map.cls;
+  const [rows, columns] = source.config.grid;
+  const [tall, wide] = [map.rows / rows, map.columns / columns];
+  const [top, left] = [Math.floor((t - 1) / columns) * tall, ((t - 1) % columns) * wide];
+  let sum = 0;
+  for (let y = top; y < top + tall; y++) for (let x = left; x < left + wide; x++) sum += map.values[y * map.columns + x];
+  return sum;
+}
