@@ -1,0 +1,201 @@
+// The tape, played backwards on the live page: one op at a time, what comes in as dy and what goes out as each dx.
+
+class Tape {
+  constructor(section, app) {
+    this.app = app;
+    this.build(section);
+  }
+
+  // The nodes in the order in which backward visits them: the loss first.
+  get nodes() {
+    return [...this.app.source.tape].reverse();
+  }
+
+  // For the state, which keeps the step within them.
+  get steps() {
+    return this.app.source.tape;
+  }
+
+  get step() {
+    return clamp(this.app.state.step || 0, 0, this.app.source.tape.length - 1);
+  }
+
+  build(section) {
+    this.forth = button("← towards the loss", () => this.go(this.step - 1));
+    this.next = button("next, backwards →", () => this.go(this.step + 1));
+    this.progress = element("p", { class: "progress" });
+    this.text = element("div", { class: "step", "aria-live": "polite" });
+    this.gradients = element("div", { class: "cards" });
+    this.list = element("ol", { class: "nodes", role: "listbox", "aria-label": "Nodes of the tape, the loss first" });
+    this.list.addEventListener("keydown", (event) => this.keyInList(event));
+    section.replaceChildren(
+      element("div", { class: "step-bar" }, this.forth, this.next, this.progress),
+      element(
+        "div",
+        { class: "step-body" },
+        element("div", { class: "step-words" }, this.text, this.gradients),
+        this.list,
+      ),
+    );
+  }
+
+  go(step) {
+    this.app.set({ step: clamp(step, 0, this.app.source.tape.length - 1) });
+  }
+
+  key(event) {
+    const moves = {
+      ArrowRight: this.step + 1,
+      ArrowLeft: this.step - 1,
+      Home: 0,
+      End: this.app.source.tape.length - 1,
+    };
+    if (!(event.key in moves) || event.ctrlKey || event.altKey || event.metaKey) return false;
+    this.go(moves[event.key]);
+    return true;
+  }
+
+  // In the list up and down do the same, and the chosen node keeps the focus.
+  keyInList(event) {
+    const step = { ArrowUp: -1, ArrowDown: 1 }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    event.stopPropagation();
+    this.go(this.step + step);
+    this.list.querySelector("[aria-selected=true]").focus();
+  }
+
+  show() {
+    const nodes = this.nodes;
+    const node = nodes[this.step];
+    this.progress.textContent = `Node ${this.step + 1} of ${nodes.length}, from the loss back to the pixels`;
+    this.forth.disabled = this.step === 0;
+    this.next.disabled = this.step === nodes.length - 1;
+    this.showText(node);
+    this.gradients.replaceChildren(...this.cards(node));
+    this.showList(nodes);
+  }
+
+  showText(node) {
+    const line = (name, text) => [element("dt", {}, name), element("dd", {}, text)];
+    this.text.replaceChildren(
+      element("h2", {}, `${node.op}: ${nodeName(node)}`),
+      element(
+        "dl",
+        { class: "op" },
+        ...line("forward", node.formula),
+        ...line("backward", node.backwardFormula),
+        ...line("shapes", `${node.inputs.map((x) => brackets(x.shape)).join(", ")} to ${brackets(node.output.shape)}`),
+      ),
+    );
+  }
+
+  // dy on top, then a dx for each input.
+  cards(node) {
+    const users = this.nodes.filter(({ inputs }) => inputs.includes(node.output));
+    const from = users.length ? [...users.map((user) => this.jump(user))] : ["it is 1: the loss itself, by itself"];
+    const into = element("div", { class: "road" }, "comes from: ", ...from);
+    const { grad, shape } = node.output;
+    const dy = this.card("dy", nodeName(node), grad, shape, into);
+    if (!grad) return [dy];
+    return [
+      dy,
+      ...node.inputs.map((x, i) =>
+        this.card(`d${this.letter(node, i)}`, inputName(x), node.gradients[i], x.shape, this.goesTo(x)),
+      ),
+    ];
+  }
+
+  // The name of input i in the backward formula, where the formula tells them in order: "dx = ..., dW = ...".
+  letter(node, i) {
+    const letters = Array.from(node.backwardFormula.matchAll(/(?:^|, )d([A-Za-z]\w*)/g), (found) => found[1]);
+    return letters[i] ?? `input ${i}`;
+  }
+
+  goesTo(x) {
+    const producer = this.app.source.tape.find(({ output }) => output === x);
+    const roads = this.app.source.tape.filter(({ inputs }) => inputs.includes(x)).length;
+    const shared =
+      roads > 1 ? ` (${roads} roads leave it: their gradients are added, together ${format(norm(x.grad))} long)` : "";
+    const end = x.name === "pixel_values" ? "the pixels" : "a learned table: here it stays, for the optimizer";
+    return element("div", { class: "road" }, "goes to: ", producer ? this.jump(producer) : end, shared);
+  }
+
+  // A gradient as a map, and in numbers.
+  card(title, name, numbers, shape, road) {
+    const head = element("h3", {}, title, element("small", {}, ` ${name} ${brackets(shape)}`));
+    if (!numbers)
+      return element(
+        "section",
+        { class: "card" },
+        head,
+        "No gradient comes here: the loss does not depend on it.",
+        road,
+      );
+    const low = numbers.reduce((a, b) => Math.min(a, b));
+    const high = numbers.reduce((a, b) => Math.max(a, b));
+    const text = `${format(low)} to ${format(high)}, length ${format(norm(numbers))}`;
+    const first = Array.from(numbers.subarray(0, 5), format).join(", ") + (numbers.length > 5 ? ", …" : "");
+    return element(
+      "section",
+      { class: "card" },
+      head,
+      this.map(numbers, shape, `${title}: ${text}`),
+      element("p", {}, text),
+      element("p", { class: "pencil" }, `(${first})`),
+      road,
+    );
+  }
+
+  // The last axis runs to the right, the others down; of a stage with heads the selected one is shown.
+  map(numbers, shape, label) {
+    const { h } = this.app.source.config;
+    const ofOneHead = shape.length === 3 && shape[0] === h;
+    const head = Math.min(this.app.state.head, h - 1);
+    const values = ofOneHead ? ofHead(numbers, head, numbers.length / h) : numbers;
+    const columns = shape.length ? shape[shape.length - 1] : 1;
+    const rows = values.length / columns;
+    const canvas = element("canvas", {
+      class: "heat",
+      role: "img",
+      "aria-label": ofOneHead ? `${label}; head ${head} shown` : label,
+    });
+    paintMap(canvas, { rows, columns, values, signed: true });
+    canvas.style.aspectRatio = Math.min(Math.max(columns / rows, 0.5), 16);
+    return canvas;
+  }
+
+  jump(node) {
+    return button(nodeName(node), () => this.go(this.nodes.indexOf(node)));
+  }
+
+  showList(nodes) {
+    if (this.list.children.length !== nodes.length) this.list.replaceChildren(...nodes.map((_, i) => this.item(i)));
+    nodes.forEach((node, i) => {
+      const item = this.list.children[i];
+      item.textContent = `${node.op}: ${nodeName(node)}`;
+      item.setAttribute("aria-selected", i === this.step);
+      item.tabIndex = i === this.step ? 0 : -1;
+    });
+    const chosen = this.list.children[this.step];
+    this.list.scrollTop = chosen.offsetTop - this.list.offsetTop - this.list.clientHeight / 2;
+  }
+
+  item(i) {
+    const item = element("li", { role: "option" });
+    item.addEventListener("click", () => this.go(i));
+    return item;
+  }
+}
+
+// The stage that a node makes; else the parameter that it uses; else what it is made of.
+function nodeName(node) {
+  const parameter = node.inputs.find(({ name }) => /\.(weight|bias)$/.test(name));
+  return (
+    node.stage ??
+    (parameter ? parameter.name.replace(/\.(weight|bias)$/, "") : `of ${node.inputs[0].name || "what came before"}`)
+  );
+}
+
+const inputName = (x) => x.name || "without a name";
+const brackets = (shape) => (shape.length ? `(${shape.join(", ")}${shape.length === 1 ? "," : ""})` : "()");
