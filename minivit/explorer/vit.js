@@ -23,12 +23,13 @@ let tape = []; // the nodes of the forward pass that is under way, in order
 
 // Makes an op of `compute`, which takes Tensors and options, and returns [y, backward]. backward takes dy, the gradient
 // of y, and returns one gradient for each Tensor. Each call becomes a node of the tape, whose `formula` and
-// `backwardFormula` say what was done.
+// `backwardFormula` say what was done; `again` does it again, with the numbers that the inputs have by then.
 function differentiable(op, formula, backwardFormula, compute) {
   return (...args) => {
     const [output, backward] = compute(...args);
     const inputs = args.filter((x) => x instanceof Tensor);
-    tape.push({ op, formula, backwardFormula, inputs, output, backward, stage: null, gradients: null });
+    const again = () => output.data.set(compute(...args)[0].data);
+    tape.push({ op, formula, backwardFormula, inputs, output, backward, again, stage: null, gradients: null });
     return output;
   };
 }
@@ -36,6 +37,7 @@ function differentiable(op, formula, backwardFormula, compute) {
 // Walks the tape in reverse: every node once, after all that use its output. Where two roads leave a tensor, two
 // gradients come back to it, and are added. Each node keeps in `gradients` what it gave to its inputs.
 function backward(nodes) {
+  for (const { inputs, output } of nodes) for (const x of [...inputs, output]) x.grad = null; // of an earlier pass
   nodes[nodes.length - 1].output.grad = Float64Array.of(1);
   for (let n = nodes.length - 1; n >= 0; n--) {
     const node = nodes[n];
