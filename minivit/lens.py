@@ -284,9 +284,11 @@ def logit_lens(model, hidden_states):
 def occlusion(model, pixel_values, label, grey=0.0):
     """What the model misses when a patch is hidden: the fall of the class's logit, for each patch.
 
-    pixel_values: (C, H, W) or (1, C, H, W), one picture. label: the class, 0 to K - 1. grey: the value that the hidden
-    patch's pixels get; 0 is mid-grey for images.pixel_values. Returns (rows, columns) of the patches; above 0 the
-    patch spoke for the class, below 0 against it. ShapeError for more than one picture.
+    pixel_values: (C, H, W) or (1, C, H, W), one picture of any size, positions are interpolated. label: the class, 0 to
+    K - 1; or, of a model without classes, a function of the class tokens (B, D) after the final norm that gives (B,)
+    numbers, arrays or Tensors. grey: the value that the hidden patch's pixels get; 0 is mid-grey for
+    images.pixel_values. Returns (rows, columns) of the patches; above 0 the patch spoke for the class, below 0 against
+    it. ShapeError for more than one picture.
     Source: Zeiler and Fergus 2014, "Visualizing and Understanding Convolutional Networks", section 4.2.
     """
     picture = np.asarray(pixel_values)
@@ -296,17 +298,22 @@ def occlusion(model, pixel_values, label, grey=0.0):
             "occlusion", f"pixel_values have the shape {picture.shape}.", rule="one picture: (C, H, W) or (1, C, H, W)."
         )
     K = model.config.num_labels
-    if not 0 <= label < K:
+    if not callable(label) and not 0 <= label < K:
         raise MinivitError("occlusion", f"there is no class {label}.", rule=f"classes are numbered 0 to {K - 1}.")
+    body = getattr(model, "vit", model)
+
+    def answer(pictures):
+        cls = body(pictures, interpolate_pos_encoding=True).last_hidden_state[:, 0]  # (B, D)
+        return np.asarray(label(cls) if callable(label) else model.classifier(cls)[:, label])  # (B,)
+
     ph, pw = to_2tuple(model.config.patch_size)
     rows, columns = grid = picture.shape[1] // ph, picture.shape[2] // pw
     pictures = np.repeat(picture[None], rows * columns + 1, axis=0)  # (N + 1, C, H, W); the last stays whole
     for patch, (row, column) in enumerate(np.ndindex(grid)):
         pictures[patch, :, row * ph : (row + 1) * ph, column * pw : (column + 1) * pw] = grey
     with model.evaluating(), no_grad():
-        logits = [model(pictures[i : i + BATCH]).logits.data[:, label] for i in range(0, len(pictures), BATCH)]
-    logit = np.concatenate(logits)  # (N + 1,)
-    return (logit[-1] - logit[:-1]).reshape(grid)
+        number = np.concatenate([answer(pictures[i : i + BATCH]) for i in range(0, len(pictures), BATCH)])  # (N + 1,)
+    return (number[-1] - number[:-1]).reshape(grid)
 
 
 def head_importance(model, pixel_values, labels):
@@ -332,18 +339,23 @@ def head_importance(model, pixel_values, labels):
 
 
 class Answer(NamedTuple):
-    """What a model makes of B pictures: cls (B, D) after the final norm, and logits (B, K), or None without classes."""
+    """What a model makes of B pictures: cls (B, D) after the final norm, and logits (B, K), or None without classes.
+
+    looks: where it was asked for, {layer: (B, h, T)}, what CLS attends to in the head's layer and in those after it.
+    """
 
     cls: np.ndarray
     logits: np.ndarray | None
+    looks: dict | None = None
 
 
-def knock_out(model, pixel_values, heads=None):
+def knock_out(model, pixel_values, heads=None, output_attentions=False):
     """The model's answers without each of these heads, one head at a time: {(layer, head): Answer}.
 
     pixel_values: (B, C, H, W) of any size, positions are interpolated. heads: a list of (layer, head); None is every
     one. Heads are counted as head_mask counts them: of a layer that was pruned, those that are left. The answer of the
     whole model is there too, under None. What comes before a head's layer is computed once for all heads.
+    output_attentions: with what CLS attends to (see Answer); the head that is out attends to nothing, all 0.
     MinivitError for a head that is not there.
     Source: Michel et al. 2019, section 3, there by the score; what the answers differ in is for the caller to measure.
     """
@@ -360,23 +372,25 @@ def knock_out(model, pixel_values, heads=None):
             rule=f"(layer, head), layers 0 to {len(layers) - 1} of {', '.join(map(str, sorted(set(counts))))} heads.",
         )
 
-    def onward(first, tokens):
-        """What comes in: the tokens (B, T, D) before layer `first`; what comes out: they, and those after each."""
-        states = [tokens]
-        for layer in layers[first:]:
-            states.append(layer(states[-1])[0])
-        return states
+    def onward(first, tokens, mask=None):
+        """The tokens (B, T, D) before layer `first` and after each from there on, and what CLS attends to in them."""
+        states, looks = [tokens], {}
+        for i, layer in enumerate(layers[first:], first):
+            tokens, *attention = layer(states[-1], mask if i == first else None, output_attentions)
+            states.append(tokens)
+            if output_attentions:
+                looks[i] = attention[0].data[:, :, 0]  # (B, h, T)
+        return states, looks or None
 
-    def answer(tokens):
-        cls = body.layernorm(tokens[:, 0])  # (B, D)
-        return Answer(cls.data, model.classifier(cls).data if hasattr(model, "classifier") else None)
+    def answer(states, looks):
+        cls = body.layernorm(states[-1][:, 0])  # (B, D)
+        return Answer(cls.data, model.classifier(cls).data if hasattr(model, "classifier") else None, looks)
 
     with model.evaluating(), no_grad():
-        states = onward(0, body.embeddings(pixel_values, interpolate_pos_encoding=True))  # L + 1 of (B, T, D)
-        answers = {None: answer(states[-1])}
+        states, looks = onward(0, body.embeddings(pixel_values, interpolate_pos_encoding=True))  # L + 1 of (B, T, D)
+        answers = {None: answer(states, looks)}
         for i, head in heads:
             mask = np.ones((counts[i], 1, 1), model.dtype)
             mask[head] = 0
-            without = layers[i](states[i], head_mask=mask)[0]
-            answers[i, head] = answer(onward(i + 1, without)[-1])
+            answers[i, head] = answer(*onward(i, states[i], mask))
     return answers

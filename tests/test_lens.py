@@ -392,7 +392,7 @@ def test_knock_out_is_what_a_head_mask_gives(model, rng, size):
     answers = lens.knock_out(model, pixels)
     assert list(answers) == [None, *np.ndindex(2, 3)] and model.training
     model.eval()
-    for head, (cls, logits) in answers.items():
+    for head, (cls, logits, _) in answers.items():
         mask = np.ones((2, 3))
         if head is not None:
             mask[head] = 0

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from minivit import Tensor, images, nn
-from minivit.course import tour
+from minivit.course import three, tour
 from minivit.errors import FileError, MinivitError
 from minivit.gradcheck import GradientError
 from minivit.machinery.normal import normal
@@ -126,13 +126,14 @@ def test_which_of_three_is_a_cosine(rng):
     mean, rows, cls = rng.standard_normal(4), rng.standard_normal((3, 4)), rng.standard_normal((2, 4))
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     expected = [[3 * (c - mean) @ r / np.linalg.norm(c - mean) for r in rows] for c in cls]
-    np.testing.assert_allclose(tour._which_of_three(Tensor(cls), (mean, rows)).data, expected, rtol=1e-12)
-    mean, rows = tour._classifier(ViTModel(CONFIG, add_pooling_layer=False, rng=0).eval())
+    np.testing.assert_allclose(three.which_of_three(Tensor(cls), (mean, rows)).data, expected, rtol=1e-12)
+    eye = ViTModel(CONFIG, add_pooling_layer=False, rng=0).eval()
+    mean, rows = three.classifier(eye, lambda photo: images.pixel_values(photo, (24, 50))[None])
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-6)
     assert rows.shape == (3, 12)
 
 
-@pytest.mark.parametrize("name", tour.BOX)
+@pytest.mark.parametrize("name", three.BOX)
 def test_the_trained_eye_knows_the_photos_of_the_box(name, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(tour, "PATCHES", 96)
     with Image.open(images.photo(name)) as photo:  # turned around, with its edges cut, it is still the same thing

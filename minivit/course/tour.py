@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from .. import images, ops, plots
-from ..autograd import Tensor, no_grad
+from ..autograd import Tensor
 from ..config import ViTConfig, to_2tuple
 from ..errors import MinivitError, shortened, shown
 from ..gradcheck import GradientError, compare
@@ -20,10 +20,10 @@ from ..lens import similarity
 from ..machinery.files import writable_folder
 from ..ops.positions import interpolate_positions
 from ..vit import ViTModel
+from . import three
+from .three import which_of_three
 
-BOX = ("cat.jpg", "coffee.jpg", "pagoda.jpg")  # the photos that the photo is compared with
 PATCHES = 384  # about so many is a photo cut into, and each of the three into two thirds of it
-TEMPERATURE = 3  # times a cosine of -1 to 1: differences that softmax sees, and never a 0
 CHECKED = 5  # patches a side of the piece of photo on which the gradients are checked
 DIRECTIONS = 3
 ALLOWED = 1e-5  # relative error of backward against finite differences, in float64
@@ -51,7 +51,8 @@ def tour(photo, out, patch=None, untrained=False, seed=0, config=None):
         model = ViTModel.from_pretrained("dinov2-small", add_pooling_layer=False)
     told = f"drawn at random with seed {seed}: untrained" if config else "trained on photos without labels (DINOv2)"
     print(f"A Vision Transformer of {model.num_parameters():,} parameters, {told}.\n  photo {shown(photo)}")
-    classifier = _classifier(model)
+    few = PATCHES * 2 // 3
+    classifier = three.classifier(model, lambda photo: _pixels(images.fit_patches(photo, (P, Q), few)))
     x, states, attentions = _walk(picture, model, grid, classifier)
     if patch is None:
         patch = divmod(int(attentions[-1][0, :, 0, 1:].mean(0).argmax()), grid[1])
@@ -79,30 +80,6 @@ def _pixels(picture):
     return images.pixel_values(picture, picture.size[::-1], **images.IMAGENET)[None]
 
 
-def _classifier(model):
-    """Three photos as a classifier: (mean, rows), the mean of their class tokens (D,) and what each differs by (3, D).
-
-    Without their mean, since what all photos have in common says nothing; and of length 1, so that the answer is a
-    cosine.
-    """
-    with no_grad():
-        tokens = []
-        for name in BOX:
-            picture = images.fit_patches(images.photo(name), model.config.patch_size, PATCHES * 2 // 3)
-            tokens.append(model(_pixels(picture), interpolate_pos_encoding=True).last_hidden_state.data[0, 0])
-    mean = np.mean(tokens, axis=0)
-    rows = np.stack(tokens) - mean
-    return mean, rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-def _which_of_three(cls, classifier):
-    """Class tokens (B, D) -> logits (B, 3): TEMPERATURE times the cosine between what each has beyond the mean."""
-    mean, rows = classifier
-    own = cls - mean  # (B, D)
-    own = own / (own * own).sum(1, keepdims=True).sqrt()
-    return ops.einsum("BD,KD->BK", own, rows) * TEMPERATURE
-
-
 def _walk(picture, model, grid, classifier):
     """Print the table of all stages, forward by hand, then back.
 
@@ -113,7 +90,7 @@ def _walk(picture, model, grid, classifier):
     block, cut = encoder.layer[0], embeddings.patch_embeddings
     query, key, value = (getattr(block.attention.attention, name) for name in ("query", "key", "value"))
     B, C, (W, H), (P, Q), (Y, X) = 1, cut.num_channels, picture.size, cut.patch_size, grid
-    N, D, d, K = Y * X, query.weight.shape[1], block.attention.attention.attention_head_size, len(BOX)
+    N, D, d, K = Y * X, query.weight.shape[1], block.attention.attention.attention_head_size, len(three.BOX)
     print(f"  B = {B} photo, C = {C} channels, H x W = {H} x {W} pixels, cut into Y x X patches of P x Q = {P} x {Q}")
     print(f"  N = Y * X = {Y} * {X} = {N} patches, T = N + 1 = {N + 1} tokens, D = {D} hidden size")
     print(f"  h = {D // d} heads, d = D / h = {d} head size; q are the tokens that ask, k those that are asked\n")
@@ -153,8 +130,8 @@ def _walk(picture, model, grid, classifier):
     row("06", blocks, "x + att(norm(x)), x + mlp(norm(x))", encoded.last_hidden_state, encoder.num_parameters())
     normed = model.layernorm(encoded.last_hidden_state)  # (B, T, D)
     row("06", "final layer norm", "(x - mean) / sqrt(var + eps) * w + b", normed, model.layernorm.num_parameters())
-    logits = _which_of_three(normed[:, 0], classifier)  # (B, K)
-    row("07", "which of three: logits", f"BD,KD->BK, {TEMPERATURE} cos(CLS - m, row)", logits)
+    logits = which_of_three(normed[:, 0], classifier)  # (B, K)
+    row("07", "which of three: logits", f"BD,KD->BK, {three.TEMPERATURE} cos(CLS - m, row)", logits)
     label = logits.data.argmax(1)
     loss = ops.cross_entropy(logits, label)
     row("09", "loss", f"-log softmax(logits)[{label[0]}]", loss)
@@ -164,14 +141,14 @@ def _walk(picture, model, grid, classifier):
     print(row.LINE.format("", "all parameters", "(): part of the encoder's", "", total, "").rstrip())
 
     print("\nThe number before each stage is its lesson: minivit list, minivit run NN.")
-    answers = zip(BOX, logits.data[0], ops.softmax(logits).data[0], strict=True)
+    answers = zip(three.BOX, logits.data[0], ops.softmax(logits).data[0], strict=True)
     answers = ", ".join(f"{name} {logit:+.2f} ({chance:.0%})" for name, logit, chance in answers)
     print(f"which of three is it most like? {answers}")
     print(f"loss {loss.item():.4f}; to guess evenly among {K} costs log K = {math.log(K):.4f}")
     print(f"norm of the gradient at the pixels: {np.linalg.norm(x.grad):.4e}")
     own = Tensor(x.data, requires_grad=True)
     output = model(own, interpolate_pos_encoding=True)
-    by_model = _which_of_three(output.last_hidden_state[:, 0], classifier)
+    by_model = which_of_three(output.last_hidden_state[:, 0], classifier)
     ops.cross_entropy(by_model, label).backward()
     _equal("hand-walked attention of head 1 == attentions[0][:, 0]", attention, encoded.attentions[0][:, 0])
     _equal("hand-walked logits == those of model(pixel_values)", logits, by_model)
@@ -277,7 +254,7 @@ def _check_gradients(model, pixel_values, classifier):
     names = {f"input {i}": name for i, (name, _) in enumerate(model.named_parameters(), start=1)}
 
     def logits(pixel_values, *_):
-        return _which_of_three(model(pixel_values, interpolate_pos_encoding=True).last_hidden_state[:, 0], classifier)
+        return which_of_three(model(pixel_values, interpolate_pos_encoding=True).last_hidden_state[:, 0], classifier)
 
     # a smaller step than for one number, since each moves all of them at once
     found = compare(logits, *inputs, eps=1e-7, rtol=ALLOWED, directions=DIRECTIONS)
