@@ -25,7 +25,8 @@ function format(x) {
 // Three digits that count, at most seven characters: for rows of numbers.
 function brief(x) {
   const size = Math.abs(x);
-  if (x === 0 || (size >= 1e-3 && size < 1e4)) return format(Number(x.toPrecision(3))).slice(0, x < 0 ? 6 : 5).replace(/\.$/, "");
+  if (x === 0) return "0";
+  if (size >= 1e-3 && size < 1e4) return (size < 0.1 ? x.toFixed(4) : size < 1000 ? x.toPrecision(3) : x.toFixed(0)).replace("-", "−");
   return x.toExponential(1).replaceAll("-", "−").replace("e+", "e");
 }
 
@@ -40,6 +41,11 @@ function tokenName(token) {
 
 function layerName(layer) {
   return layer < 0 ? "before layer 0 (embeddings)" : `layer ${layer}`;
+}
+
+// A name with underscores and dots, which may break behind them.
+function breakable(name) {
+  return name.split(/(?<=[._])/).flatMap((part, n) => (n ? [element("wbr"), part] : [part]));
 }
 
 function capital(text) {

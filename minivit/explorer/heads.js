@@ -41,7 +41,7 @@ class Heads {
       names.forEach((_, head) => row.append(this.cell(layer, head, head === h)));
       return row;
     });
-    byId("wall").style.setProperty("--columns", h + 1);
+    byId("wall").style.setProperty("--heads", h);
     byId("wall").replaceChildren(top, ...rows);
   }
 

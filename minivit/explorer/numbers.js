@@ -31,7 +31,7 @@ class Numbers {
       ["k", vector(keys)],
       ["q · k", `${products.slice(0, 2).join(" + ")} + … = ${format(product)}`],
       ["score s", scaled(product, scores[k], d)],
-      ["exp(s − max)", `exp(${format(scores[k])} − ${bracket(most)}) = ${format(exp)}`],
+      ["exp(s − max)", `exp(${format(scores[k])} − ${most < 0 ? `(${format(most)})` : format(most)}) = ${format(exp)}`],
       ["sum over keys", `${format(sum)}, of all ${T} tokens`],
       ["attention", `${format(exp)} / ${format(sum)} = ${format(exp / sum)}`],
     ];
@@ -46,32 +46,32 @@ class Numbers {
     const layer = Math.max(state.layer, 0);
     const names = source.stages.filter((name) => !name.startsWith("layer.") || name.startsWith(`layer.${layer}.`));
     byId("stages-title").textContent = `${capital(tokenName(state.patch))} at each stage, layer ${layer}, head ${state.head}`;
-    const to = source.answers[source.label];
-    byId("stages-note").textContent = source.can.gradient ? `Gradients are of ${source.kind === "live" ? "the loss for" : "the logit of"} "${to}".` : "";
-    this.table.replaceChildren(this.table.tHead, ...names.map((name) => this.stage(name)));
+    const of = source.gradientOf ?? `${source.kind === "live" ? "the loss for" : "the logit of"} "${source.answers[source.label]}"`;
+    byId("stages-note").textContent = source.can.gradient ? `dx is the gradient of ${of}.` : "No gradients were recorded.";
+    this.table.replaceChildren(this.table.tHead, ...names.flatMap((name) => this.stage(name)));
   }
 
   stage(name) {
     const { state, source } = this.app;
     const found = source.stage(name, { token: state.patch, head: state.head });
+    if (found.first.length === 0) return []; // CLS has no pixels, a patch no part in CLS's first numbers
     const short = name.replace(/^layer\.\d+\./, "");
-    const title = element("th", { scope: "rowgroup", rowspan: found.gradient ? 2 : 1 }, short, element("small", {}, shapeOf(found)));
-    const value = element("tr", {}, title, element("td", {}, "x"), ...cells(found.norm, found.first, found.whole));
+    const title = element("th", { scope: "rowgroup", rowspan: found.gradient ? 2 : 1 }, ...breakable(short), element("small", {}, shapeOf(found)));
+    const value = element("tr", {}, title, element("td", {}, "x"), ...cells(found.norm, found.first));
     const body = element("tbody", {}, value);
     if (found.gradient) {
       const kind = element("td", {}, "dx");
-      body.append(element("tr", { class: "gradient" }, kind, ...cells(found.gradientNorm, found.gradient, found.whole)));
+      body.append(element("tr", { class: "gradient" }, kind, ...cells(found.gradientNorm, found.gradient)));
     }
-    return body;
+    return [body];
   }
 }
 
-function cells(length, numbers, whole) {
+function cells(length, numbers) {
   const shown = Array.from(numbers).slice(0, WRITTEN);
-  const more = numbers.length > shown.length || !whole ? " …" : "";
   return [
     element("td", { class: "number" }, brief(length)),
-    element("td", { class: "numbers" }, ...shown.map((x) => element("span", {}, brief(x))), more),
+    element("td", { class: "numbers" }, ...shown.map((x) => element("span", {}, brief(x)))),
   ];
 }
 

@@ -59,7 +59,7 @@ class Picture {
     const { state, source } = this.app;
     const scale = map && map.values;
     byId("scale").hidden = !scale;
-    byId("cls-value").textContent = scale && map.cls !== null ? format(map.cls) : "";
+    byId("cls-value").textContent = scale && map.cls !== null ? brief(map.cls) : "";
     byId("legend-note").textContent = this.legendNote(map, view);
     if (!scale) return;
     const [low, high] = ends(map);

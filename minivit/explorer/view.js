@@ -23,12 +23,14 @@ class App {
     return this.state.twin ? this.whole.twin : this.whole;
   }
 
-  // The token that is asked: the chosen one, or the one that the chosen head listens to most.
+  // The token that is asked: the chosen one, or the other patch that the chosen head listens to most.
   key() {
     const { state, source } = this;
     if (state.key !== null) return state.key;
     const row = rowOf(source.attention(Math.max(state.layer, 0), state.head), source.config.T, state.patch);
-    return row.indexOf(Math.max(...row));
+    let most = state.patch === 1 ? 2 : 1;
+    for (let k = 1; k < row.length; k++) if (k !== state.patch && row[k] > row[most]) most = k;
+    return Math.min(most, source.config.N);
   }
 
   set(changes) {
@@ -70,6 +72,7 @@ class App {
   }
 
   measured() {
+    if (this.began === null) return; // a wall that was still being drawn when the mode changed
     this.lastRedraw = performance.now() - this.began;
     this.began = null;
   }

@@ -6,34 +6,34 @@
 
 const VIEWS = {
   photo: {
-    title: "photo alone",
+    title: "picture alone",
     lesson: 1,
     sentence: "The picture as the model gets it, cut into patches. Each patch becomes one token.",
     map: () => null,
   },
   attention: {
-    title: "attention of the token",
+    title: "what q attends to",
     lesson: 5,
     layer: true,
     head: true,
-    sentence: "How much token q takes from each patch k, in one head. Each row of attention sums to 1.",
+    sentence: "How much q takes from each patch k, in one head. All shares, CLS's too, sum to 1.",
     map: (source, { layer, head, patch }) =>
       overPatches(source, rowOf(source.attention(layer, head), source.config.T, patch), "attention"),
   },
   attended: {
-    title: "what attends to the token",
+    title: "what attends to q",
     lesson: 5,
     layer: true,
     head: true,
-    sentence: "How much each patch takes from the selected token: a column of attention, and columns need not sum to 1.",
+    sentence: "How much each patch takes from q: a column of attention. Columns need not sum to 1.",
     map: (source, { layer, head, patch }) =>
       overPatches(source, columnOf(source.attention(layer, head), source.config.T, patch), "attention"),
   },
   mean: {
-    title: "attention, mean over heads",
+    title: "attention, mean of heads",
     lesson: 5,
     layer: true,
-    sentence: "What the token takes from each patch, all heads of the layer together.",
+    sentence: "What q takes from each patch, all heads of the layer together.",
     // CLS's row is kept with a head knocked out; the other tokens' rows are known to a live page only
     map: (source, { layer, patch }) =>
       overPatches(source, patch === 0 ? source.clsRow(layer) : meanRow(source, layer, patch), "attention"),
@@ -42,26 +42,26 @@ const VIEWS = {
     title: "rollout of attention",
     lesson: 11,
     layer: true,
-    sentence: "Attention followed from this layer down to the pixels: how much of each patch has arrived in the token.",
+    sentence: "Attention followed down through all layers: how much of each patch has arrived in q.",
     map: (source, { layer, patch }) => overPatches(source, rollout(source, layer, patch), "share"),
   },
   similarity: {
-    title: "similarity of tokens",
+    title: "similarity to q",
     lesson: 13,
     layer: true,
     tokens: true,
-    sentence: "Cosine between the selected token and each other: 1 for the same direction, 0 for unrelated.",
+    sentence: "Cosine between q's token and each other: 1 for the same direction, 0 for unrelated.",
     map: (source, { layer, patch }) => {
       const cosines = similarity(source.tokens(layer + 1), source.config.D, patch);
       return { ...overPatches(source, cosines, "cosine"), signed: true, limit: 1 };
     },
   },
   components: {
-    title: "principal components in colour",
+    title: "principal components",
     lesson: 13,
     layer: true,
     tokens: true,
-    sentence: "Where each token lies on the three axes along which tokens differ most, as red, green and blue.",
+    sentence: "The three axes along which tokens differ most, as red, green and blue.",
     map: componentsMap,
   },
   norms: {
@@ -73,18 +73,18 @@ const VIEWS = {
     map: (source, { layer }) => overPatches(source, norms(source.tokens(layer + 1), source.config.D), "norm"),
   },
   occlusion: {
-    title: "occlusion: patch hidden",
+    title: "occlusion",
     lesson: 11,
-    sentence: "How far the answer's logit falls when this patch alone is hidden. Above 0 the patch spoke for the answer.",
+    sentence: "How far the answer's logit falls when only this patch is hidden: above 0, it spoke for the answer.",
     map: (source) => {
       const falls = source.occlusion();
       return falls && { ...grid(source), values: falls, cls: null, signed: true, unit: "fall of the logit" };
     },
   },
   gradient: {
-    title: "gradient at the pixels",
+    title: "gradient at pixels",
     lesson: 8,
-    sentence: "How much the number we go back from changes with each pixel, all colours together.",
+    sentence: "How much the answer changes with each pixel, all colours together.",
     map: (source) => {
       const found = source.pixelGradient();
       if (!found) return null;
