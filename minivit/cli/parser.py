@@ -24,6 +24,19 @@ def tour(args):
     walk(images.photo("cat.jpg") if args.photo is None else args.photo, args.out, args.patch, args.untrained, args.seed)
 
 
+def explore(args):
+    """Write a page that takes a model apart in a browser: attention, gradients, each head switched off."""
+    import webbrowser
+
+    from ..explorer.page import explore as write
+
+    page = write(args.photos, args.model, args.out, args.force)
+    size = page.stat().st_size / 1e6
+    print(f"{shown(page)}: {size:.1f} MB, one file for any browser, without a network. Double-click it; ? lists its keys.")
+    if args.open and not webbrowser.open(page.resolve().as_uri()):
+        print("note: no browser can be opened here: open the file in one yourself.", file=sys.stderr)
+
+
 def list_(args):
     """List the lessons: number, title, minutes to teach, seconds to run."""
     from ..course.lessons import lessons
@@ -179,6 +192,16 @@ def _parser():
     made.add_argument("--patch", metavar="ROW,COLUMN", type=_patch, help="the patch whose view is drawn, from 0")
     made.add_argument("--untrained", action="store_true", help="with random weights: the same before any learning")
     made.add_argument("--seed", metavar="N", type=_seed, default=0, help="of random weights (default: %(default)s)")
+
+    made = command(explore, "explore images/cat.jpg --open")
+    made.add_argument("photos", metavar="PHOTO", nargs="*", help="picture files; without any, the three in the package")
+    help_ = "folder of a model, or dinov2-small or digits in the package (default: %(default)s)"
+    made.add_argument("--model", metavar="DIR", type=_name, default="dinov2-small", help=help_)
+    made.add_argument(
+        "--out", metavar="FILE", type=_name, default="explore.html", help="the page (default: %(default)s)"
+    )
+    made.add_argument("--open", action="store_true", help="open the page in the browser")
+    made.add_argument("--force", action="store_true", help="replace a file that explore did not write")
 
     command(list_, "list")
 
