@@ -33,7 +33,7 @@ def _same_layers_in_any_order_of_the_tests():
 @pytest.fixture(scope="session")
 def browser():
     """A Chromium for playwright; tests that need one are skipped where it or playwright is missing."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+    playwright = pytest.importorskip("playwright.sync_api", reason="there is no browser: pip install playwright")
     names = ("chromium", "chromium-browser", "google-chrome")
     path = next(filter(None, map(shutil.which, names)), None)
     if path is None:

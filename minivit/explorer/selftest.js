@@ -62,7 +62,8 @@ function gradientErrors(where, model, pixels, label, knobs, random) {
   return Array.from(tensors, (x) => {
     const u = x.data.map(random);
     const analytic = x.grad ? u.reduce((sum, step, i) => sum + step * x.grad[i], 0) : 0;
-    const numeric = (lossBeside(tape, x, u, EPS) - lossBeside(tape, x, u, -EPS)) / (2 * EPS);
+    const [above, below] = lossesBeside(tape, x, u);
+    const numeric = (above - below) / (2 * EPS);
     const size = x.grad ? Math.hypot(...x.grad) : 0;
     const error = Math.abs(numeric - analytic) / (size + 1e-4); // 1e-4: some gradients are 0, a key's bias has one
     const made = tape.find(({ output }) => output === x);
@@ -70,16 +71,18 @@ function gradientErrors(where, model, pixels, label, knobs, random) {
   });
 }
 
-// The loss with x + eps u in the place of x; then all is as it was.
-function lossBeside(tape, x, u, eps) {
+// The losses with x + eps u and with x - eps u in the place of x; then all is as it was.
+function lossesBeside(tape, x, u) {
   const before = x.data.slice();
   const after = tape.slice(1 + tape.findIndex(({ output }) => output === x)); // of a leaf, all
-  for (let i = 0; i < u.length; i++) x.data[i] += eps * u[i];
-  after.forEach((node) => node.again());
-  const loss = tape[tape.length - 1].output.data[0];
-  x.data.set(before);
-  after.forEach((node) => node.again());
-  return loss;
+  const lossAt = (eps) => {
+    for (let i = 0; i < u.length; i++) x.data[i] = before[i] + eps * u[i];
+    after.forEach((node) => node.again());
+    return tape[tape.length - 1].output.data[0];
+  };
+  const losses = [lossAt(EPS), lossAt(-EPS)];
+  lossAt(0);
+  return losses;
 }
 
 // {worst, rows}: of the live page's own model as it is now; and of small ones, with each activation and each knob.
