@@ -26,22 +26,22 @@ class Drawing {
     this.canvas.addEventListener("blur", () => this.paint());
     this.where = element("p", { class: "hint" });
     this.found = element("div", { class: "measured", role: "status" });
-    const pick = (step) => () => this.pick(this.picked + step);
     section.replaceChildren(
-      element("h2", {}, "Draw"),
-      this.canvas,
+      element("h2", { class: "aloud" }, "Draw"),
+      element("div", { class: "board" }, this.canvas, this.toolbar()),
       this.where,
-      this.toolbar(),
-      element("div", { class: "tools" }, button("← digit", pick(-1)), button("digit →", pick(1)), this.labels()),
+      element("div", { class: "tools" }, ...this.neighbours(), this.labels()),
       this.examples(),
       this.found,
     );
   }
 
   toolbar() {
-    const tools = { brush: "brush", eraser: "eraser", measure: "measure" };
-    this.tools = Object.entries(tools).map(([tool, name]) => button(name, () => this.choose(tool)));
-    this.tools.forEach((one, i) => (one.dataset.tool = Object.keys(tools)[i]));
+    this.tools = ["brush", "eraser", "measure"].map((tool) => {
+      const node = button(tool, () => this.choose(tool));
+      node.dataset.tool = tool;
+      return node;
+    });
     this.undoing = button("undo", () => this.undo());
     return element(
       "div",
@@ -50,6 +50,15 @@ class Drawing {
       this.undoing,
       button("clear", () => this.clear()),
     );
+  }
+
+  neighbours() {
+    const step = (text, name, by) => {
+      const node = button(text, () => this.pick(this.picked + by));
+      node.setAttribute("aria-label", name);
+      return node;
+    };
+    return [step("←", "previous digit", -1), step("→", "next digit", 1)];
   }
 
   labels() {
@@ -235,7 +244,7 @@ class Drawing {
     const { row, column } = this.cursor;
     const { W, H } = this.source.config;
     const grey = Math.round(16 * this.source.brightness()[row * W + column]);
-    this.where.textContent = `row ${row + 1}, column ${column + 1}: brightness ${grey} of 16`;
+    this.where.textContent = `row ${row + 1}, column ${column + 1}: ${grey} of 16`;
     const keys = "arrow keys move, space paints, shift and space erases, backspace takes back";
     this.canvas.setAttribute("aria-label", `Drawing, ${H} x ${W} pixels; ${keys}. ${this.where.textContent}`);
   }

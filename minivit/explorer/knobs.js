@@ -14,11 +14,11 @@ class Knobs {
   build(section) {
     const { L, h } = this.source.config;
     this.cells = [];
-    const columns = [...Array.from({ length: h }, (_, head) => `${head}`), "att.", "MLP"];
+    const columns = [...Array.from({ length: h }, (_, head) => `${head}`), "att", "mlp"];
     const header = element(
       "tr",
       {},
-      element("th", { scope: "col" }, "layer"),
+      element("th", { scope: "col" }, element("span", { class: "aloud" }, "layer")),
       ...columns.map((name) => element("th", { scope: "col" }, name)),
     );
     const rows = Array.from({ length: L }, (_, layer) =>
@@ -32,7 +32,7 @@ class Knobs {
     this.table = element(
       "table",
       { class: "switches" },
-      element("caption", {}, "Heads, attention and MLP of each layer"),
+      element("caption", { class: "aloud" }, "Heads, attention and MLP of each layer"),
       element("thead", {}, header),
       element("tbody", {}, ...rows),
     );
@@ -40,11 +40,10 @@ class Knobs {
     this.effect = element("p", { class: "effect", role: "status" });
     this.back = button("all back", () => this.allBack());
     section.replaceChildren(
-      element("h2", {}, "Switch off"),
+      element("div", { class: "row" }, element("h2", {}, "Switch off"), this.back),
       this.effect,
-      element("div", { class: "scroll" }, this.table),
-      ...this.checkboxes(),
-      this.back,
+      element("div", { class: "step-scroll" }, this.table),
+      element("div", { class: "checks" }, ...this.checkboxes()),
     );
   }
 
@@ -52,10 +51,10 @@ class Knobs {
   checkboxes() {
     const names = {
       positions: "positions",
-      cls: "CLS's own numbers",
-      residual: "residual road",
-      scale: "scale 1 / √d",
-      published: "einsum as published, nhn,nhd->nhd",
+      cls: "CLS",
+      residual: "residual",
+      scale: "scale 1/√d",
+      published: "published einsum",
     };
     this.boxes = {};
     return Object.entries(names).map(([knob, name]) => {

@@ -36,7 +36,7 @@ function numberTable(caption, head, rows) {
 
 function cellOf(cell) {
   if (typeof cell === "string") return element("td", {}, cell);
-  return onColour(format(cell.number), colour(SCALES.signed, 0.5 + 0.5 * (cell.number / (cell.of || 1))));
+  return onColour(brief(cell.number), colour(SCALES.signed, 0.5 + 0.5 * (cell.number / (cell.of || 1))));
 }
 
 function onColour(text, rgb) {
@@ -63,11 +63,11 @@ function vectorTable(caption, rows) {
   const all = rows.every(([, { count }]) => count === shown);
   const body = rows.map(([name, { first, norm }]) => [
     name,
+    brief(norm),
     ...coloured(Array.from(first).slice(0, shown)),
     ...(all ? [] : ["…"]),
-    format(norm),
   ]);
-  return numberTable(caption, ["", ...firstPlaces(shown).map(String), ...(all ? [] : [""]), "length"], body);
+  return numberTable(caption, ["", "length", ...firstPlaces(shown).map(String), ...(all ? [] : [""])], body);
 }
 
 function valueRows(p, rows, token = p.token) {
@@ -103,7 +103,7 @@ function pixelTable(p, picture, signed = false) {
   const range = Math.max(...data) - low || 1;
   const grey = (x) => Array(3).fill((255 * (x - low)) / range);
   const paint = (x) => (signed ? colour(SCALES.signed, 0.5 + 0.5 * (x / (most || 1))) : grey(x));
-  const cell = (x) => onColour(signed ? x.toFixed(3) : x.toFixed(1), paint(x));
+  const cell = (x) => onColour(signed ? brief(x) : x.toFixed(1), paint(x));
   const rows = Array.from({ length: H }, (_, y) =>
     element("tr", {}, ...Array.from(data.subarray(y * W, (y + 1) * W), cell)),
   );
@@ -186,7 +186,7 @@ function dotProduct(p) {
 }
 
 // Softmax, the first in `order` one by one, the rest together.
-function softmaxByHand(order, numbers, shares, name, what) {
+function softmaxByHand(order, numbers, shares, name, [what, unit]) {
   const most = numbers[largest(numbers)];
   const power = (i) => Math.exp(numbers[i] - most);
   const sum = (places, f) => places.reduce((total, i) => total + f(i), 0);
@@ -203,7 +203,7 @@ function softmaxByHand(order, numbers, shares, name, what) {
   rows.push(["sum", "", "", format(sum(order, power)), percent(sum(order, share))]);
   const one = order[Math.min(1, order.length - 1)]; // the first is often 1 / something: the second shows more
   return [
-    numberTable(`Softmax over ${order.length} ${what}s`, [what, "s", "s - max", "exp", "share"], rows),
+    numberTable(`Softmax over ${order.length} ${what}s`, [what, unit, `${unit} - max`, "exp", "share"], rows),
     byHand(
       `${name(one)}: ${format(power(one))} / ${format(sum(order, power))} = ${format(power(one) / sum(order, power))}`,
     ),
@@ -302,7 +302,7 @@ function firstGradient(p) {
   const { source, live } = p;
   const shown = answersShown(p);
   const y = (k) => (k === source.label ? 1 : 0);
-  const cells = coloured(shown.map((k) => (live ? source.probabilities()[k] : 0) * 1 + (live ? -y(k) : y(k))));
+  const cells = coloured(shown.map((k) => (live ? source.probabilities()[k] - y(k) : y(k))));
   const rows = shown.map((k, i) => [
     source.answers[k],
     ...(live ? [format(source.probabilities()[k]), String(y(k))] : []),
@@ -353,7 +353,7 @@ function softmaxBackwardByHand(p) {
     numberTable(`Head ${p.head}, ${tokenName(p.token)} asks`, ["key", "p", "dp", "dp - mean", "ds"], rows),
     byHand(
       `mean = sum(dp * p) over all ${p.config.T} keys = ${format(mean)}`,
-      `${tokenName(best)}: ${format(p.shares[best])} * (${format(dp[best])} - ${factor(mean)}) = ${format(ds[best])}`,
+      `${tokenName(best)}: ${format(p.shares[best])} * ${factor(dp[best] - mean)} = ${format(ds[best])}`,
     ),
   ];
 }

@@ -88,7 +88,7 @@ const FORWARD = [
       valueRows(p, [[`before block ${p.block}`, p.before(p.block)]]),
       note("The keys [ and ] open another block, comma and full stop another head."),
     ],
-    map: (p) => p.over(`Length of each token before block ${p.block}`, (token) => norm(p.hidden(p.block, token))),
+    map: (p) => p.over(`Length of each token before block ${p.block}`, (token) => p.before(p.block, token).norm),
   },
   {
     title: "Layer norm",
@@ -148,7 +148,7 @@ const FORWARD = [
       "Each score becomes a power of e, and each power is divided by the sum of them all.",
       "So the shares are positive and sum to 1.",
     ],
-    numbers: (p) => softmaxByHand(p.order, p.scores, p.shares, tokenName, "key"),
+    numbers: (p) => softmaxByHand(p.order, p.scores, p.shares, tokenName, ["key", "s"]),
     map: (p) => p.fromToken(`Attention of ${tokenName(p.token)}, head ${p.head}`, p.shares),
   },
   {
@@ -202,8 +202,8 @@ const FORWARD = [
   {
     title: "Layer norm, then wider",
     lesson: 6,
-    formula: "u = layer_norm(x) @ weight^T + bias",
-    shapes: ["weight (F, D)", "u (B, T, F)"],
+    formula: "u = layer_norm(x) @ W1^T + b1",
+    shapes: ["W1 (F, D)", "u (B, T, F)"],
     words: (p) => [
       "Now each token is worked on by itself, in a small network called MLP.",
       `Its first table makes F = ${p.config.F} numbers out of D = ${p.config.D}.`,
@@ -231,8 +231,8 @@ const FORWARD = [
   {
     title: "Narrow again, and added",
     lesson: 6,
-    formula: "x + mlp(layer_norm(x))",
-    shapes: ["weight (D, F)", "x (B, T, D)"],
+    formula: "x + a @ W2^T + b2",
+    shapes: ["W2 (D, F)", "x (B, T, D)"],
     words: (p) => [
       `A second table makes D = ${p.config.D} numbers out of F = ${p.config.F}, and they too are added to the token.`,
       `That was block ${p.block}.`,
@@ -307,7 +307,10 @@ const FORWARD = [
       "They say how sure the model is, not whether it is right.",
     ],
     numbers: (p) =>
-      softmaxByHand(byLogit(p), p.source.logits(), p.source.probabilities(), (k) => p.source.answers[k], "answer"),
+      softmaxByHand(byLogit(p), p.source.logits(), p.source.probabilities(), (k) => p.source.answers[k], [
+        "answer",
+        "logit",
+      ]),
     map: plain,
   },
   {
@@ -353,8 +356,8 @@ const BACKWARD = [
         ? "dy = the cosine's backward, then layer norm's"
         : "dy = dlogits @ weight, then layer norm's backward",
     shapes: ["dy (B, D)", "dx (B, T, D)"],
-    words: () => [
-      "Each number of CLS gets what it did to the logits.",
+    words: (p) => [
+      `Through the logits each number of CLS gets its gradient: how much it moves ${p.goal}.`,
       "The patches get 0, for after the last block nobody read them.",
     ],
     numbers: (p) => [
@@ -378,7 +381,10 @@ const BACKWARD = [
       "A plus hands its gradient to both roads; where two roads parted, what comes back on them is added.",
       "So the residual road lets the gradient pass unchanged, and attention spreads it from CLS to the patches.",
     ],
-    numbers: (p) => [gradientJourney(p, p.config.L, p.block + 1)],
+    numbers: (p) => [
+      gradientJourney(p, p.config.L, p.block + 1),
+      ...(p.block === p.config.L - 1 ? [note(`Block ${p.block} is the last: there is none behind it.`)] : []),
+    ],
     map: (p) =>
       p.over(`Length of the gradient at each patch, after block ${p.block}`, (token) =>
         p.gradientLength(p.block + 1, token),
@@ -387,8 +393,8 @@ const BACKWARD = [
   {
     title: "The MLP, backwards",
     lesson: 6,
-    formula: (p) => `da = dy @ weight,  ${bendOf(p).backward}`,
-    shapes: ["dy (B, T, D)", "da, du (B, T, F)"],
+    formula: (p) => `da = dy @ W2,  ${bendOf(p).backward},  dn = du @ W1`,
+    shapes: ["dy, dn (B, T, D)", "da, du (B, T, F)"],
     words: () => [
       "The steps are undone in reverse: the second table, then the bend, then the first table.",
       "At the bend each gradient is multiplied by the slope of the curve there.",
@@ -446,12 +452,15 @@ const BACKWARD = [
     lesson: 5,
     formula: "ds = p * (dp - sum(dp * p))",
     shapes: ["ds (B, h, q, k)"],
-    words: () => [
-      "A score gets what its key does, less what the average key does, times its share.",
+    words: (p) => [
+      `A score gets its key's dp, which says what the key does to ${p.goal}, less the average dp, times its share.`,
       "Where one share is nearly 1 and the others nearly 0, almost nothing comes through.",
     ],
     numbers: (p) => [...p.silent("context"), ...softmaxBackwardByHand(p)],
-    map: (p) => p.fromToken(`Attention p of ${tokenName(p.token)}, head ${p.head}`, p.shares),
+    map: (p) =>
+      p.live
+        ? p.fromToken(`ds: ${tokenName(p.token)} asks, head ${p.head}`, Float64Array.from(p.inBlock("scores").gradient))
+        : p.fromToken(`Attention p of ${tokenName(p.token)}, head ${p.head}`, p.shares),
   },
   {
     title: "To query and key",
@@ -519,7 +528,7 @@ const BACKWARD = [
       "A nudge up and down, with two forward passes, would find the same number.",
     ],
     numbers: (p) => [pixelGradients(p)],
-    map: (p) => ({ caption: "Gradient of the pixels", pixels: p.source.pixelGradient(), mark: [p.patch] }),
+    map: (p) => pixelsGradient(p, [p.patch]),
   },
   {
     title: "And the tables?",
@@ -531,13 +540,14 @@ const BACKWARD = [
       "In training each number of a table moves a little against its gradient of the loss, and the next pictures come.",
     ],
     numbers: (p) => tableGradients(p),
-    map: (p) => ({ caption: "Gradient of the pixels", pixels: p.source.pixelGradient() }),
+    map: (p) => pixelsGradient(p, []),
   },
 ];
 
 const WALK = [...FORWARD, ...BACKWARD];
+const INTO_BLOCKS = FORWARD.find(({ title }) => title === "Into the blocks");
 
-// Two maps that many steps show: the selected token's place, and the picture alone.
+// Maps that several steps show: the selected token's place, the picture alone, the gradient at the pixels.
 function placed(p) {
   const caption = p.token
     ? `Patch ${p.token}: row ${p.row + 1}, column ${p.column + 1}`
@@ -547,4 +557,9 @@ function placed(p) {
 
 function plain() {
   return { caption: "The picture" };
+}
+
+function pixelsGradient(p, mark) {
+  const caption = p.live ? "Gradient of the pixels" : "Size of the gradient at the pixels, all colours together";
+  return { caption, pixels: p.source.pixelGradient(), mark };
 }

@@ -24,7 +24,7 @@ class Tape {
     this.forth = button("← towards the loss", () => this.go(this.step - 1));
     this.next = button("next, backwards →", () => this.go(this.step + 1));
     this.progress = element("p", { class: "progress" });
-    this.text = element("div", { class: "step", "aria-live": "polite" });
+    this.text = element("div", { class: "step-text", "aria-live": "polite" });
     this.gradients = element("div", { class: "cards" });
     this.list = element("ol", { class: "nodes", role: "listbox", "aria-label": "Nodes of the tape, the loss first" });
     this.list.addEventListener("keydown", (event) => this.keyInList(event));
@@ -32,7 +32,7 @@ class Tape {
       element("div", { class: "step-bar" }, this.forth, this.next, this.progress),
       element(
         "div",
-        { class: "step-body" },
+        { class: "step-body tape-body" },
         element("div", { class: "step-words" }, this.text, this.gradients),
         this.list,
       ),
@@ -93,10 +93,13 @@ class Tape {
   // dy on top, then a dx for each input.
   cards(node) {
     const users = this.nodes.filter(({ inputs }) => inputs.includes(node.output));
-    const from = users.length ? [...users.map((user) => this.jump(user))] : ["it is 1: the loss itself, by itself"];
+    const from = users.length
+      ? [...users.map((user) => this.jump(user))]
+      : ["nowhere: the loss grows with itself, one for one"];
     const into = element("div", { class: "road" }, "comes from: ", ...from);
     const { grad, shape } = node.output;
-    const dy = this.card("dy", nodeName(node), grad, shape, into);
+    const [, y] = node.formula.match(/^(\w+)(?:\[.*?\])? = /) ?? ["", "y"];
+    const dy = this.card(`d${y}`, nodeName(node), grad, shape, into);
     if (!grad) return [dy];
     return [
       dy,
@@ -106,10 +109,11 @@ class Tape {
     ];
   }
 
-  // The name of input i in the backward formula, where the formula tells them in order: "dx = ..., dW = ...".
-  letter(node, i) {
-    const letters = Array.from(node.backwardFormula.matchAll(/(?:^|, )d([A-Za-z]\w*)/g), (found) => found[1]);
-    return letters[i] ?? `input ${i}`;
+  // The name of input i as the backward formula has it, "dx = ..., dW = ..."; of a parameter that it leaves out, its own.
+  letter({ inputs, backwardFormula }, i) {
+    const letters = Array.from(backwardFormula.matchAll(/(?:^|, )d([A-Za-z]+)/g), (found) => found[1]);
+    const [, parameter] = inputs[i].name.match(/\.(weight|bias)$/) ?? [];
+    return parameter && !/^[Wb]$/.test(letters[i]) ? parameter : (letters[i] ?? "x");
   }
 
   goesTo(x) {
@@ -134,15 +138,15 @@ class Tape {
       );
     const low = numbers.reduce((a, b) => Math.min(a, b));
     const high = numbers.reduce((a, b) => Math.max(a, b));
-    const text = `${format(low)} to ${format(high)}, length ${format(norm(numbers))}`;
-    const first = Array.from(numbers.subarray(0, 5), format).join(", ") + (numbers.length > 5 ? ", …" : "");
+    const text = `${brief(low)} to ${brief(high)}, length ${brief(norm(numbers))}`;
+    const first = Array.from(numbers.subarray(0, 4), brief).join(", ") + (numbers.length > 4 ? ", …" : "");
     return element(
       "section",
       { class: "card" },
       head,
       this.map(numbers, shape, `${title}: ${text}`),
       element("p", {}, text),
-      element("p", { class: "pencil" }, `(${first})`),
+      element("p", { class: "by-hand" }, `(${first})`),
       road,
     );
   }
@@ -152,7 +156,8 @@ class Tape {
     const { h } = this.app.source.config;
     const ofOneHead = shape.length === 3 && shape[0] === h;
     const head = Math.min(this.app.state.head, h - 1);
-    const values = ofOneHead ? ofHead(numbers, head, numbers.length / h) : numbers;
+    const size = numbers.length / h;
+    const values = ofOneHead ? numbers.subarray(head * size, (head + 1) * size) : numbers;
     const columns = shape.length ? shape[shape.length - 1] : 1;
     const rows = values.length / columns;
     const canvas = element("canvas", {
@@ -191,11 +196,12 @@ class Tape {
 // The stage that a node makes; else the parameter that it uses; else what it is made of.
 function nodeName(node) {
   const parameter = node.inputs.find(({ name }) => /\.(weight|bias)$/.test(name));
-  return (
-    node.stage ??
-    (parameter ? parameter.name.replace(/\.(weight|bias)$/, "") : `of ${node.inputs[0].name || "what came before"}`)
-  );
+  const name = parameter && parameter.name.replace(/\.(weight|bias)$/, "");
+  return node.stage ?? (name ? briefly(name) : `of ${briefly(node.inputs[0].name) || "what came before"}`);
 }
 
-const inputName = (x) => x.name || "without a name";
+// A hub name without what all of them have.
+const briefly = (name) =>
+  name.replace("vit.encoder.", "").replace("attention.attention", "attention").replace("vit.", "");
+const inputName = (x) => briefly(x.name) || "without a name";
 const brackets = (shape) => (shape.length ? `(${shape.join(", ")}${shape.length === 1 ? "," : ""})` : "()");

@@ -46,8 +46,7 @@ class Place {
   }
 
   gradientLength(n, token) {
-    const { D } = this.config;
-    return norm(this.source.tokenGradients(n).subarray(token * D, (token + 1) * D));
+    return this.before(n, token).gradientNorm;
   }
 
   // Maps: of a number for each patch, of the length of a stage's gradient, of a row of T numbers.
@@ -142,7 +141,17 @@ class Walk {
     return true;
   }
 
+  // Who comes here for the first time walks through the first block: in the last one, which the page opens with, no
+  // gradient comes back to the patches. Before the blocks the choice shows nowhere, so that links stay what they were.
+  begin({ step, layer }) {
+    const early = !this.begun && step < FORWARD.indexOf(INTO_BLOCKS) && layer === this.app.usual.layer && layer > 0;
+    this.begun = true;
+    if (early) this.app.set({ layer: 0 });
+    return early;
+  }
+
   show() {
+    if (this.begin(this.app.state)) return;
     const n = this.app.state.step;
     const p = new Place(this.app);
     this.progress.textContent = `Step ${n + 1} of ${WALK.length}, ${n < FORWARD.length ? "forward" : "backward"}`;
