@@ -367,6 +367,23 @@ def test_occlusion(model, pixels, monkeypatch):
     assert np.allclose(lens.occlusion(model, grey, label=0), 0, atol=1e-6)
 
 
+def test_occlusion_of_a_body_on_a_picture_of_another_size(model, rng):
+    pixels = rng.standard_normal((1, 2, 12, 4)).astype(np.float32)  # 3 x 2 patches, where the model has 2 x 3
+    falls = [
+        lens.occlusion(model, pixels, 3),
+        lens.occlusion(model.vit, pixels, lambda cls: model.classifier(cls)[:, 3]),  # (B,)
+        lens.occlusion(model.vit, pixels, lambda cls: model.classifier(cls).data[:, 3]),
+    ]
+    hidden = pixels.copy()
+    hidden[:, :, 8:12, 0:2] = 0  # row 2, column 0
+    model.eval()
+    whole, without = (model(x, interpolate_pos_encoding=True).logits.data[0, 3] for x in (pixels, hidden))
+    for fall in falls:
+        assert fall.shape == (3, 2) and np.isclose(fall[2, 0], whole - without, atol=1e-5)
+        assert np.array_equal(fall, falls[0])
+    assert abs(whole - without) > 1e-3
+
+
 def test_occlusion_refuses(model, pixels):
     with pytest.raises(ShapeError, match="occlusion: pixel_values have the shape"):
         lens.occlusion(model, pixels, label=0)
@@ -416,6 +433,24 @@ def test_knock_out_of_some_heads_of_a_body(model, pixels, monkeypatch):
     assert [layers.index(layer) for layer in calls] == [0, 1, 1, 0, 1, 1]  # what comes before a head is not done again
     for head, answer in lens.knock_out(model, pixels, heads=list(answers)[1:]).items():
         assert np.array_equal(answer.cls, answers[head].cls)
+
+
+def test_knock_out_tells_what_cls_attends_to_from_there_on(model, pixels):
+    answers = lens.knock_out(model, pixels, output_attentions=True)
+    assert lens.knock_out(model, pixels)[0, 1].looks is None
+    model.eval()
+    for head, answer in answers.items():
+        mask = np.ones((2, 3))
+        if head is not None:
+            mask[head] = 0
+        with no_grad():
+            attentions = model(pixels, head_mask=mask, output_attentions=True).attentions
+        assert list(answer.looks) == list(range(0 if head is None else head[0], 2))
+        for i, row in answer.looks.items():
+            np.testing.assert_allclose(row, attentions[i].data[:, :, 0], atol=1e-6)  # (B, h, T)
+        if head is not None:
+            assert not answer.looks[head[0]][:, head[1]].any()
+    assert abs(answers[0, 0].looks[1] - answers[None].looks[1]).max() > 1e-3
 
 
 def test_knock_out_counts_the_heads_that_are_left(model, pixels):

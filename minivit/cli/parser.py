@@ -32,7 +32,7 @@ def explore(args):
 
     page = write(args.photos, args.model, args.out, args.force)
     size = page.stat().st_size / 1e6
-    print(f"{shown(page)}: {size:.1f} MB, one file for any browser, without a network. Double-click it; ? lists its keys.")
+    print(f"{shown(page)}: {size:.1f} MB, one file that any browser opens, without a network. There, ? lists its keys.")
     if args.open and not webbrowser.open(page.resolve().as_uri()):
         print("note: no browser can be opened here: open the file in one yourself.", file=sys.stderr)
 

@@ -43,7 +43,8 @@ def explore(photos=(), model="dinov2-small", out="explore.html", force=False):
     FileError, before any long work, for a bad photo and for a file that cannot be written; MinivitError for a model
     that cannot be explored.
     """
-    out = writable_page(out, force)
+    for photo in photos:
+        images.read_image(photo)
     folder = weights.find(model)
     fields, tensors = weights.read_folder(folder)
     name = shown(Path(model).name, 60)
@@ -52,9 +53,11 @@ def explore(photos=(), model="dinov2-small", out="explore.html", force=False):
             raise MinivitError(model, "reads digits, which are drawn on its page.", hint="leave out the photos.")
         digits = ViTForImageClassification.from_tensors(fields, tensors)
         options = weights.picture_options(weights.preprocessor_of(folder, digits.config), digits.config.num_channels)
+        out = writable_page(out, force)
         config, data, title = digits.config, live.live_data(digits, options), "a digit that is drawn"
     else:
         eye = recording.eye_of(model, folder, fields, tensors)
+        out = writable_page(out, force)
         photos = photos or [images.photo(photo) for photo in three.BOX]
         config, data, title = eye.config, _recorded(eye, photos), ", ".join(Path(photo).name for photo in photos)
     write(out, described(config, name) | data, f"minivit: {name}, {title}")

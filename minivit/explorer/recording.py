@@ -62,7 +62,8 @@ class Eye:
         if self.classes:
             return model.classifier
         # of fewer patches: a photo compared with itself has a cosine of 1, and there the gradient of a cosine is 0
-        known = three.classifier(model, lambda photo: self._pixels(images.fit_patches(photo, P, 2 / 3 * self.patches)))
+        few = 2 / 3 * self.patches
+        known = three.classifier(model, lambda photo: self._pixels(images.fit_patches(self._open(photo), P, few)))
         return lambda cls: three.which_of_three(cls, known)
 
     def answer(self, cls, model=None):
@@ -76,9 +77,7 @@ class Eye:
 
     def see(self, photo, name):
         """A View of a photo: as predict sees it where that gives few patches enough, or else of its own ratio."""
-        picture, note = images.read_image(photo)
-        if note:
-            print(f"note: {note}")
+        picture = self._open(photo)
         size = self.options["crop"] or self.options["size"]
         P = to_2tuple(self.config.patch_size)
         fits = size and all(side % p == 0 for side, p in zip(size, P, strict=True))
@@ -89,19 +88,23 @@ class Eye:
         grid = tuple(side // p for side, p in zip(pixels.shape[2:], P, strict=True))
         return View(name, pixels, grid, _data_uri(shown))
 
+    def _open(self, photo):
+        picture, note = images.read_image(photo)
+        if note:
+            print(f"note: {note}")
+        return picture.convert("L" if self.config.num_channels == 1 else "RGB")
+
     def _pixels(self, picture):
         scaling = {name: self.options[name] for name in ("mean", "std", "rescale_factor")}
-        picture = np.asarray(picture.convert("L" if self.config.num_channels == 1 else "RGB"))
-        return images.pixel_values(picture, do_resize=False, **scaling)[None]  # (1, C, H, W)
+        return images.pixel_values(np.asarray(picture), do_resize=False, **scaling)[None]  # (1, C, H, W)
 
     def _resize(self, picture):
         """(photo to show, pixel_values), as predict has them."""
-        steps = {name: self.options[name] for name in ("size", "resample", "shortest_edge", "crop")}
-        small = images.resized("explore", picture, **steps)
+        sides = {name: self.options[name] for name in ("size", "shortest_edge", "crop") if self.options[name]}
+        small = images.resized("explore", picture, resample=self.options["resample"], **{"size": None} | sides)
         n = max(1, SHOWN // max(small.size))
-        large = {name: n * np.array(side) if side and name != "resample" else side for name, side in steps.items()}
-        large = {name: side.tolist() if isinstance(side, np.ndarray) else side for name, side in large.items()}
-        return images.resized("explore", picture, **large), self._pixels(small)
+        sides = {name: np.multiply(side, n).tolist() for name, side in sides.items()}
+        return images.resized("explore", picture, **{"size": None} | sides), self._pixels(small)
 
     def _fit(self, picture):
         """(photo to show, pixel_values) of about as many patches as are kept."""
@@ -185,9 +188,9 @@ def shown_answers(eye, views):
 def record(eye, view, answers):
     """All that the page shows of one photo, as a dict for JSON. answers: the numbers of those that are shown.
 
-    A number of a hidden state, a gradient, q or k is off by half a step of its channel, a 500th of its range in this
-    photo. So the page's attention, which it computes from q and k, is off by 0.02 at most for the trained eye of the
-    box, and by 0.0001 in the mean.
+    A number of a hidden state, q or k is off by half a step of its channel, a 500th of its range in this photo; one of
+    a gradient by a 250th of its token's range, since CLS's are far larger than the others'. So the page's attention,
+    which it computes from q and k, is off by 0.02 at most for the trained eye of the box, and by 0.0001 in the mean.
     MinivitError where a number is not finite.
     """
     model, x = eye.model, view.pixel_values
@@ -203,22 +206,24 @@ def record(eye, view, answers):
     stages["logits"] = lens.Stage(logits, np.eye(logits.shape[1])[[label]])
     _check_finite(view, stages)
     names = ["embeddings.output", *(f"layer.{i}.output" for i in range(model.config.num_hidden_layers))]
-    chosen = {"logits": logits[0, answers].tolist(), "probabilities": eye.chances(logits)[0, answers].tolist()}
-    return (
-        {"name": view.name, "picture": view.picture, "grid": view.grid, "label": answers.index(label)}
-        | chosen
-        | {
-            "hidden": pack_steps(np.stack([stages[name].value[0] for name in names]), 1, BITS["hidden"]),
-            "gradient": pack_steps(np.stack([stages[name].gradient[0] for name in names]), 1, BITS["gradient"]),
-            "query": pack_steps(_heads(stages, "query"), 2, BITS["query"]),
-            "key": pack_steps(_heads(stages, "key"), 2, BITS["key"]),
-            "stages": _stages(stages, model.config.patch_size),
-            "occlusion": pack(lens.occlusion(model, x, lambda cls: eye.answer(cls)[:, label])),
-            "pixel_gradient": pack(abs(stages["pixel_values"].gradient[0]).sum(0), "float16"),
-            "knocked": _knocked(eye, x, answers),
-            "twin": _record_twin(eye, x, names, answers),
-        }
-    )
+    hidden, gradient = (np.stack([stages[name][kind][0] for name in names]) for kind in (0, 1))  # (L + 1, T, D)
+    return {
+        "name": view.name,
+        "picture": view.picture,
+        "grid": view.grid,
+        "label": answers.index(label),
+        "logits": logits[0, answers].tolist(),
+        "probabilities": eye.chances(logits)[0, answers].tolist(),
+        "hidden": pack_steps(hidden, 1, BITS["hidden"]),
+        "gradient": pack_steps(gradient, 2, BITS["gradient"]),
+        "query": pack_steps(_heads(stages, "query"), 2, BITS["query"]),
+        "key": pack_steps(_heads(stages, "key"), 2, BITS["key"]),
+        "stages": _stages(stages, model.config.patch_size),
+        "occlusion": pack(lens.occlusion(model, x, lambda cls: eye.answer(cls)[:, label])),
+        "pixel_gradient": pack(abs(stages["pixel_values"].gradient[0]).sum(0), "float16"),
+        "knocked": _knocked(eye, x, answers),
+        "twin": _record_twin(eye, x, names, answers),
+    }
 
 
 def _heads(stages, name):
@@ -227,11 +232,10 @@ def _heads(stages, name):
 
 
 def _check_finite(view, stages):
-    wrong = [name for name, stage in stages.items() if not all(np.isfinite(x).all() for x in stage)]
-    if wrong:
+    if not all(np.isfinite(x).all() for stage in stages.values() for x in stage):
         raise MinivitError(
             view.name,
-            f"what the model makes of it is not finite, from {wrong[0]} on.",
+            "what the model makes of it, or its gradient, is not finite.",
             rule="a model's results are finite numbers.",
             hint="its weights are damaged or were spoiled in training: take an earlier copy, or train it anew.",
         )
