@@ -623,6 +623,23 @@ def test_digits_make_a_live_page_of_less_than_a_megabyte(tmp_path):
     assert path.stat().st_size <= 1_000_000
 
 
+DIGITS = {"num_channels": 1, "image_size": 8, "patch_size": 2, "id2label": {k: str(k) for k in range(10)}}
+
+
+def test_digits_of_a_model_too_large_to_run_in_the_page_are_photos(tmp_path, folders, monkeypatch):
+    monkeypatch.setattr(page, "MOST_LIVE", 1000)
+    found = explore(folders(**DIGITS, num_labels=10), tmp_path)
+    assert found["kind"] == "photo" and found["photos"][0]["grid"] == [4, 4]
+    monkeypatch.undo()
+    with pytest.raises(MinivitError, match="reads digits, which are drawn on its page"):
+        explore(folders(**DIGITS, num_labels=10), tmp_path)
+
+
+def test_a_model_that_paints_digits_is_refused(tmp_path, folders):
+    with pytest.raises(MinivitError, match="it paints hidden patches, and has no answer"):
+        page.explore(model=folders(ViTForMaskedImageModeling, **DIGITS, num_labels=10, encoder_stride=2))
+
+
 def test_the_trained_eye_on_a_photo(tmp_path, monkeypatch):
     monkeypatch.setattr(lens, "occlusion", lambda *_: np.zeros((8, 12)))  # 97 pictures: half the time of the page
     photo = images.photo("cat.jpg")

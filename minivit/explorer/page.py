@@ -20,8 +20,8 @@ from . import live, recording
 
 ROOM = Path(__file__).parent
 MARK = '<meta name="generator" content="minivit'  # in the first lines of a page, so that no other file is replaced
+MOST_LIVE = 300_000  # parameters of a model that runs in the page: a page of 2 MB
 STYLES = ("style.css", "modes.css")
-FIRST, LAST = ("data", "vit", "live", "recorded"), ("selftest", "view")
 FIELDS = (
     "hidden_size",
     "num_hidden_layers",
@@ -48,7 +48,7 @@ def explore(photos=(), model="dinov2-small", out="explore.html", force=False):
     folder = weights.find(model)
     fields, tensors = weights.read_folder(folder)
     name = shown(Path(model).name, 60)
-    if live.reads_digits(ViTConfig.from_dict(fields)):
+    if _is_live(fields, tensors):
         if photos:
             raise MinivitError(model, "reads digits, which are drawn on its page.", hint="leave out the photos.")
         digits = ViTForImageClassification.from_tensors(fields, tensors)
@@ -62,6 +62,12 @@ def explore(photos=(), model="dinov2-small", out="explore.html", force=False):
         config, data, title = eye.config, _recorded(eye, photos), ", ".join(Path(photo).name for photo in photos)
     write(out, described(config, name) | data, f"minivit: {name}, {title}")
     return out
+
+
+def _is_live(fields, tensors):
+    """Whether a model reads digits, and is small enough to run in the page at each stroke."""
+    config, size = ViTConfig.from_dict(fields), sum(array.size for array in tensors.values())
+    return "classifier.weight" in tensors and live.reads_digits(config) and size <= MOST_LIVE
 
 
 def _recorded(eye, photos):
@@ -120,7 +126,7 @@ def write(path, data, title):
 
 def filled(data, title):
     """The text of a page."""
-    style, script = "".join(_read(name) for name in STYLES if (ROOM / name).exists()), _script()
+    style, script = "".join(map(_read, STYLES)), _script()
     policy = {
         "default-src": "'none'",
         "script-src": _hash(script),
@@ -149,10 +155,8 @@ def json_in_html(data):
 
 def _script():
     """All scripts as one, each able to call the others' functions, and none of them visible outside."""
-    found = sorted(path.stem for path in ROOM.glob("*.js"))
-    names = [*FIRST, *(name for name in found if name not in FIRST + LAST), *LAST]
-    parts = [_read(f"{name}.js") for name in names if name in found]
-    return '\n(() => {\n"use strict";\n\n' + "\n".join(parts) + "})();\n"
+    files = sorted(ROOM.glob("*.js"), key=lambda path: (path.stem == "view", path.stem))  # view.js starts the others
+    return '\n(() => {\n"use strict";\n\n' + "\n".join(_read(path.name) for path in files) + "})();\n"
 
 
 def _read(name):
