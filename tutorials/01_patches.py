@@ -466,3 +466,6 @@ for name in ("patches", "stem"):
 #    with many? Does it still, with another `initializer_range`?
 # 3. Exercise 01, write the backward of cutting: `minivit exercise 01 --out DIR` writes its stub, and `minivit
 #    check FILE` grades it.
+#
+# In the explorer, a page that `minivit explore PHOTO` writes:
+# [explore.html#lesson=1](../explore.html#lesson=1)

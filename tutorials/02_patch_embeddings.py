@@ -396,3 +396,6 @@ plt.show()
 #    by undoing the matrix product.
 # 3. Exercise 02, write the backward of the patch embeddings for a batch: `minivit exercise 02 --out DIR`
 #    writes its stub, and `minivit check FILE` grades it.
+#
+# In the explorer, a page that `minivit explore PHOTO` writes:
+# [explore.html#lesson=2](../explore.html#lesson=2)

@@ -422,3 +422,6 @@ plt.show()
 # 2. Read CLS and the mean side by side: `ops.concatenate([x[:, 0], x[:, 1:].mean(axis=1)], axis=1)`, and a head with
 #    twice the inputs. Is it better on the needle at the small rate?
 # 3. Make the haystack larger: `needles(600, 0, side=6)`. Who suffers more, CLS or the mean? Guess before you run it.
+#
+# In the explorer, a page that `minivit explore PHOTO` writes:
+# [explore.html#lesson=3](../explore.html#lesson=3)

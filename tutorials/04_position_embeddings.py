@@ -638,3 +638,6 @@ plt.show()
 # 2. Train the digits (`datasets.digits()`) with and without positions, once with patches of 2 x 2 pixels and once with
 #    4 x 4. How much is lost? Why so little with the larger patches?
 # 3. Write a task that can be learned without positions, though the pictures have several marks. Predict, then train.
+#
+# In the explorer, a page that `minivit explore PHOTO` writes:
+# [explore.html#lesson=4](../explore.html#lesson=4)

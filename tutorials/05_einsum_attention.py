@@ -515,3 +515,6 @@ for forget_scale in (True, False):
 # - Write a fourth head by hand: "who is in my row?". Then one for "who looks least like me?".
 # - Leave out the scale in "who looks like me?" and draw the three pictures again. What happened to the right one,
 #   and why does it now resemble the photo?
+#
+# In the explorer, a page that `minivit explore PHOTO` writes:
+# [explore.html#lesson=5](../explore.html#lesson=5)

@@ -480,3 +480,6 @@ plt.show()
 #   `minivit check FILE` grades it.
 # - Build the block of the original Transformer, `norm(x + f(x))`, and add its curve to the last figure.
 # - Leave the residual roads out altogether (`f(norm(x))`). How much gradient is left below block 1?
+#
+# In the explorer, a page that `minivit explore PHOTO` writes:
+# [explore.html#lesson=6](../explore.html#lesson=6)

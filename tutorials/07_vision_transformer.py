@@ -505,3 +505,6 @@ assert pruned_out.attentions[layer].shape == (1, h - 1, T, T)
 #   multiply-adds?
 # - Silence all heads of all blocks: `head_mask=np.zeros((L, h))`. Compare the logits of two different photos.
 #   What do you see, and why?
+#
+# In the explorer, a page that `minivit explore PHOTO` writes:
+# [explore.html#lesson=7](../explore.html#lesson=7)

@@ -725,3 +725,6 @@ print(f"small_vit: {numbers:,} numbers, right along 3 random directions: 6 forwa
 #   `tape` with a list as a stack. Then compare with `_topological_order` in minivit/autograd.py.
 # - Give our engine a ninth op, `tanh`, and use it in `small_vit` in place of the nearly-GELU. Do minivit's
 #   gradients still agree? Then move a weight of `head` by hand, and see whether the loss moves as its gradient says.
+#
+# In the explorer, a page that `minivit explore --model digits --out digits.html` writes:
+# [digits.html#lesson=8](../digits.html#lesson=8)

@@ -395,3 +395,6 @@ plt.show()
 # 3. Train `reader` on shuffled digits (make a `datasets.Dataset` of them, without augmentation). Is the
 #    accuracy lower than with digits that are whole, without augmentation? And *with* augmentation after the
 #    shuffle?
+#
+# In the explorer, a page that `minivit explore --model digits --out digits.html` writes:
+# [digits.html#lesson=9](../digits.html#lesson=9)

@@ -400,3 +400,6 @@ plt.show()
 #    (`pretrain(old, epochs=36)`), and run the race again. Who wins now?
 # 3. Give the race 80 steps instead of 20. What becomes of the lead?
 # 4. Between the probe and full finetuning: freeze all but the last block and the head. Where does it land?
+#
+# In the explorer, a page that `minivit explore --model digits --out digits.html` writes:
+# [digits.html#lesson=10](../digits.html#lesson=10)

@@ -475,3 +475,6 @@ plt.show()
 #   patch misled it?
 # - Silence heads one after the other, the cheapest first, measuring anew each time. How many can go before
 #   the accuracy falls by 5 %?
+#
+# In the explorer, a page that `minivit explore PHOTO` writes:
+# [explore.html#lesson=11](../explore.html#lesson=11)

@@ -388,3 +388,6 @@ assert round(fewer) == 773
 #   Draw the four pictures again. Where does the photo get to now?
 # - Put a GELU between the two linear layers of `block.mlp` and show that no single matrix can do what it
 #   does.
+#
+# In the explorer, a page that `minivit explore --model digits --out digits.html` writes:
+# [digits.html#lesson=12](../digits.html#lesson=12)

@@ -354,3 +354,6 @@ plt.show()
 #   each.
 # - Give strength the values 0.001 to 100. Where does it fail, and on which side? How
 #   would you choose it without looking at the test crops?
+#
+# In the explorer, a page that `minivit explore PHOTO` writes:
+# [explore.html#lesson=13](../explore.html#lesson=13)
