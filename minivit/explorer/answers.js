@@ -32,6 +32,15 @@ class Answers {
     return source.knocked.size ? this.whole.get(source) : null;
   }
 
+  // The likeliest answer, to be read aloud.
+  withoutHeads() {
+    const { source, state } = this.app;
+    const [logits, probabilities] = [source.logits(), source.probabilities()];
+    if (!logits) return `Without head ${state.knocked}`;
+    const best = logits.indexOf(Math.max(...logits));
+    return `Without head ${state.knocked}: ${shortened(source.answers[best])}, ${(100 * probabilities[best]).toFixed(1)} %`;
+  }
+
   row(k, name, logit, probability, before, best) {
     const bar = element("span", { class: "bar", "aria-hidden": "true" }, element("span", {}));
     bar.firstChild.style.width = `${100 * probability}%`;

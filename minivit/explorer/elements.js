@@ -27,7 +27,7 @@ function brief(x) {
   const size = Math.abs(x);
   if (x === 0) return "0";
   if (size >= 1e-3 && size < 1e4) return (size < 0.1 ? x.toFixed(4) : size < 1000 ? x.toPrecision(3) : x.toFixed(0)).replace("-", "−");
-  return x.toExponential(1).replaceAll("-", "−").replace("e+", "e");
+  return x.toExponential(size < 1e-9 ? 0 : 1).replaceAll("-", "−").replace("e+", "e");
 }
 
 // A name of 300 characters would push all else aside.

@@ -35,13 +35,14 @@ class Heads {
     const names = [...Array(h).keys()].map(String).concat("CLS");
     const top = element("div", { role: "row" }, element("span", { role: "columnheader", class: "corner" }, "layer"));
     names.forEach((name) => top.append(element("span", { role: "columnheader" }, name)));
+    top.lastChild.title = "what CLS attends to, mean over heads";
     this.cells = [];
     const rows = [...Array(L).keys()].map((layer) => {
       const row = element("div", { role: "row" }, element("span", { role: "rowheader" }, String(layer)));
       names.forEach((_, head) => row.append(this.cell(layer, head, head === h)));
       return row;
     });
-    byId("wall").style.setProperty("--heads", h);
+    byId("wall").style.setProperty("--columns", h + 1);
     byId("wall").replaceChildren(top, ...rows);
   }
 

@@ -68,10 +68,11 @@ class Numbers {
 }
 
 function cells(length, numbers) {
-  const shown = Array.from(numbers).slice(0, WRITTEN);
+  const shown = Array.from(numbers.slice(0, WRITTEN), (x) => element("span", {}, brief(x)));
+  const pairs = [shown.slice(0, 2), shown.slice(2)].map((pair) => element("span", {}, ...pair)); // a pair stays in one line
   return [
     element("td", { class: "number" }, brief(length)),
-    element("td", { class: "numbers" }, ...shown.map((x) => element("span", {}, brief(x)))),
+    element("td", { class: "numbers" }, ...pairs),
   ];
 }
 

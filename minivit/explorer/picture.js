@@ -63,7 +63,6 @@ class Picture {
     byId("legend-note").textContent = this.legendNote(map, view);
     if (!scale) return;
     const [low, high] = ends(map);
-    byId("unit").textContent = map.unit;
     byId("low").textContent = format(low);
     byId("high").textContent = format(high);
     const perPatch = map.rows === source.config.grid[0];
@@ -81,24 +80,25 @@ class Picture {
     const { state } = this.app;
     const where = `${view.layer ? `${capital(layerName(state.layer))}` : "The whole model"}${view.head ? `, head ${state.head}` : ""}`;
     byId("map").setAttribute("aria-label", `Patches of the picture; chosen: ${this.place(state.patch)}`);
-    byId("said").textContent = [`${where}${map ? `: ${map.unit}` : ""}`, ...this.readings(map, { q: state.patch, k: key })].join("\n");
+    const answer = state.knocked && state.mode === "look" ? [this.app.panels.answers.withoutHeads()] : [];
+    byId("said").textContent = [`${where}${map ? `: ${map.unit}` : ""}`, ...this.readings(map, { q: state.patch, k: key }), ...answer].join("\n");
   }
 
   place(token) {
     if (token === 0) return "CLS";
     const [, columns] = this.app.source.config.grid;
-    return `patch ${token} (row ${Math.ceil(token / columns)}, column ${((token - 1) % columns) + 1})`;
+    return `patch ${token}, row ${Math.ceil(token / columns)} column ${((token - 1) % columns) + 1}`;
   }
 
   readings(map, tokens) {
-    return Object.entries(tokens).map(([letter, token]) => `${letter}, ${this.place(token)}${this.reading(map, token)}`);
+    return Object.entries(tokens).map(([letter, token]) => `${letter} ${this.place(token)}${this.reading(map, token)}`);
   }
 
   reading(map, token) {
     if (map && map.shares && token > 0) {
-      return `: ${Array.from(map.coordinates.subarray(3 * (token - 1), 3 * token), format).join(", ")} on the three axes`;
+      return `: ${Array.from(map.coordinates.subarray(3 * (token - 1), 3 * token), brief).join(", ")}`;
     }
     const value = valueAt(map, this.app.source, token);
-    return value === null ? "" : `: ${format(value)}`;
+    return value === null ? "" : `: ${brief(value)}`;
   }
 }
