@@ -257,7 +257,7 @@ class Drawing {
     paintMap(this.small, { rows: H, columns: W, colours: this.greys(), values: null });
     context.imageSmoothingEnabled = false;
     context.drawImage(this.small, 0, 0, width, height);
-    if (this.tool !== "measure" && document.activeElement !== this.canvas) return;
+    if (this.tool !== "measure" && !this.canvas.matches(":focus-visible")) return;
     const [x, y, w, h] = [(this.cursor.column * width) / W, (this.cursor.row * height) / H, width / W, height / H];
     mark(context, [
       [x, y, x + w, y],
@@ -279,24 +279,25 @@ class Drawing {
     const { row, column } = this.measured;
     const { numeric, analytic } = this.source.finiteDifference(row * this.source.config.W + column);
     const apart = Math.abs(numeric - analytic) / Math.max(Math.abs(numeric), Math.abs(analytic), 1e-12);
-    const line = (name, text) => [element("dt", {}, name), element("dd", {}, text)];
+    const line = (name, x, digits) => [element("dt", {}, name), element("dd", {}, signed(x.toExponential(digits)))];
     const direction = analytic < 0 ? "falls" : "grows";
     this.found.replaceChildren(
       element("h3", {}, `Gradient at row ${row + 1}, column ${column + 1}`),
       element(
         "dl",
         {},
-        ...line("backward, dx", analytic.toExponential(6)),
-        ...line("(loss(x + e) - loss(x - e)) / 2e", numeric.toExponential(6)),
-        ...line("relative difference", apart.toExponential(1)),
+        ...line("backward, dx", analytic, 6),
+        ...line("(loss(x + e) - loss(x - e)) / 2e", numeric, 6),
+        ...line("relative difference", apart, 1),
       ),
       element(
         "p",
         {},
-        `A little more light here, and the loss ${direction} by ${format(Math.abs(analytic))} times as much.`,
+        `Both say: raise this pixel by a tiny e, and the loss ${direction} by ${format(Math.abs(analytic))} e.`,
       ),
     );
   }
 }
 
 const shade = (brightness) => Math.min(Math.max(brightness, 0), 1);
+const signed = (text) => text.replaceAll("-", "−");

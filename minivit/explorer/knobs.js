@@ -136,16 +136,15 @@ class Knobs {
       return `${source.answers[best]}, ${(100 * softmaxed(logits, logits.length)[best]).toFixed(1)} %`;
     };
     const now = `${answer(source.logits())}; loss ${format(source.loss)}`;
-    const changed = this.cells.some(({ on }) => !on()) || this.changedBoxes();
-    this.back.disabled = !changed;
-    if (!changed) return void (this.effect.textContent = `Everything is in: ${now}`);
+    this.back.disabled = !this.changed;
+    if (!this.changed) return void (this.effect.textContent = `Everything is in: ${now}`);
     const { stages } = forward(source.model, source.pixels, source.label);
     const before = `${answer(stages.logits.data)}; loss ${format(stages.loss.data[0])}`;
     this.effect.textContent = `Now: ${now}. With everything in: ${before}`;
   }
 
-  changedBoxes() {
-    const usual = allKnobs(this.source.model.config);
-    return Object.keys(this.boxes).some((knob) => this.source.knobs[knob] !== usual[knob]);
+  get changed() {
+    const [usual, { knobs }] = [allKnobs(this.source.model.config), this.source];
+    return Object.keys(usual).some((knob) => String(knobs[knob]) !== String(usual[knob]));
   }
 }

@@ -224,12 +224,7 @@ function contextByHand(p) {
   const product = p.shares[key] * value(key)[0];
   const table = numberTable("Share times value, first numbers", ["", ...places.map(String)], rows);
   const line = byHand(`${tokenName(key)}: ${format(p.shares[key])} * ${factor(value(key)[0])} = ${format(product)}`);
-  const same = places.every(
-    (j) => Math.abs(handed(p.order)[j] - context[j]) < 0.02 * Math.max(1, Math.abs(context[j])),
-  );
-  return same
-    ? [table, line]
-    : [table, line, note("A switch is off, or the published einsum on: so the context is not this sum.")];
+  return [table, line];
 }
 
 // The bend between the two tables of the MLP; formulas as in minivit/ops/.
@@ -287,6 +282,14 @@ function answers(p) {
     ["answer", "logit"],
     shown.map((k, i) => [p.source.answers[k], cells[i]]),
   );
+}
+
+// Where the shares are not softmax of what is shown.
+function chances(p) {
+  const [logits, found] = [p.source.logits(), p.source.probabilities()];
+  const rows = answersShown(p).map((k) => [p.answer(k), format(logits[k]), percent(found[k])]);
+  const what = p.chances === "part" ? "The sum runs over more answers than are shown" : "Each by itself";
+  return numberTable(what, ["answer", "logit", "p"], rows);
 }
 
 function lossByHand({ source, live }) {

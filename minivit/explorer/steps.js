@@ -112,11 +112,11 @@ const FORWARD = [
   {
     title: "Query, key and value",
     lesson: 5,
-    formula: "q = y @ Wq^T + bq,  k = y @ Wk^T + bk,  v = y @ Wv^T + bv",
+    formula: (p) => ["q", "k", "v"].map((x) => `${x} = y @ W${x}^T${p.qkvBias ? ` + b${x}` : ""}`).join(",  "),
     shapes: ["Wq, Wk, Wv (D, D)", "q, k, v (B, h, T, d)"],
     words: (p) => [
       "In each head a token says three things: what I look for (query), what I offer (key), what I hand over (value).",
-      `The D = ${p.config.D} numbers of each are shared out among ${p.config.h} heads, d = ${p.config.d} for this one, head ${p.head}.`,
+      `The D = ${p.config.D} numbers of each are shared out among ${p.config.h} head${p.config.h === 1 ? "" : "s"}, d = ${p.config.d} for this one, head ${p.head}.`,
     ],
     numbers: (p) => [
       valueRows(p, [
@@ -202,15 +202,15 @@ const FORWARD = [
   {
     title: "Layer norm, then wider",
     lesson: 6,
-    formula: "u = layer_norm(x) @ W1^T + b1",
-    shapes: ["W1 (F, D)", "u (B, T, F)"],
+    formula: "m = layer_norm(x),  u = m @ W1^T + b1",
+    shapes: ["m (B, T, D)", "W1 (F, D)", "u (B, T, F)"],
     words: (p) => [
       "Now each token is worked on by itself, in a small network called MLP.",
       `Its first table makes F = ${p.config.F} numbers out of D = ${p.config.D}.`,
     ],
     numbers: (p) => [
       valueRows(p, [
-        ["normed", p.inBlock("layernorm_after")],
+        ["m", p.inBlock("layernorm_after")],
         ["u", p.inBlock("mlp_pre_activation")],
       ]),
     ],
@@ -300,17 +300,19 @@ const FORWARD = [
   {
     title: "Probabilities",
     lesson: 9,
-    formula: "p = exp(logits - max) / sum(exp(logits - max))",
+    formula: (p) =>
+      p.chances === "sigmoid" ? "p = 1 / (1 + exp(-logits))" : "p = exp(logits - max) / sum(exp(logits - max))",
     shapes: ["p (B, K)"],
-    words: () => [
-      "Softmax again: the logits become shares that sum to 1.",
+    words: (p) => [
+      p.chances === "sigmoid"
+        ? "Each logit by itself becomes a number from 0 to 1, for several answers may be right."
+        : "Softmax again: the logits become shares that sum to 1.",
       "They say how sure the model is, not whether it is right.",
     ],
     numbers: (p) =>
-      softmaxByHand(byLogit(p), p.source.logits(), p.source.probabilities(), (k) => p.source.answers[k], [
-        "answer",
-        "logit",
-      ]),
+      p.chances === "softmax"
+        ? softmaxByHand(byLogit(p), p.source.logits(), p.source.probabilities(), p.answer, ["answer", "logit"])
+        : [chances(p)],
     map: plain,
   },
   {
@@ -393,8 +395,8 @@ const BACKWARD = [
   {
     title: "The MLP, backwards",
     lesson: 6,
-    formula: (p) => `da = dy @ W2,  ${bendOf(p).backward},  dn = du @ W1`,
-    shapes: ["dy, dn (B, T, D)", "da, du (B, T, F)"],
+    formula: (p) => `da = dy @ W2,  ${bendOf(p).backward},  dm = du @ W1`,
+    shapes: ["dy, dm (B, T, D)", "da, du (B, T, F)"],
     words: () => [
       "The steps are undone in reverse: the second table, then the bend, then the first table.",
       "At the bend each gradient is multiplied by the slope of the curve there.",
@@ -413,8 +415,8 @@ const BACKWARD = [
   {
     title: "Layer norm, backwards",
     lesson: 6,
-    formula: "dx = (dn - mean(dn) - n * mean(dn * n)) / sqrt(var + eps),  dn = dy * weight",
-    shapes: ["dy, dx (B, T, D)"],
+    formula: "dx = (dn - mean(dn) - n * mean(dn * n)) / sqrt(var + eps),  dn = dm * weight",
+    shapes: ["dm, dx (B, T, D)"],
     words: () => [
       "Mean and variance were made from the token, so part of its gradient comes back through them.",
       "Then it is added to what came along the residual road.",
@@ -422,7 +424,7 @@ const BACKWARD = [
     numbers: (p) => [
       ...p.silent("attention_sum"),
       gradientRows(`Gradients of ${tokenName(p.token)}`, [
-        ["dy, behind the norm", p.inBlock("layernorm_after")],
+        ["dm, behind the norm", p.inBlock("layernorm_after")],
         ["on the residual road", p.inBlock("output")],
         ["dx + residual", p.inBlock("attention_sum")],
       ]),

@@ -3,6 +3,7 @@
 class Tape {
   constructor(section, app) {
     this.app = app;
+    this.at = 0; // the step that was shown last
     this.build(section);
   }
 
@@ -66,6 +67,7 @@ class Tape {
   }
 
   show() {
+    this.at = this.step;
     const nodes = this.nodes;
     const node = nodes[this.step];
     this.progress.textContent = `Node ${this.step + 1} of ${nodes.length}, from the loss back to the pixels`;
@@ -104,7 +106,7 @@ class Tape {
     return [
       dy,
       ...node.inputs.map((x, i) =>
-        this.card(`d${this.letter(node, i)}`, inputName(x), node.gradients[i], x.shape, this.goesTo(x)),
+        this.card(`d${this.letter(node, i)}`, this.nameOf(x), node.gradients[i], x.shape, this.goesTo(x)),
       ),
     ];
   }
@@ -116,18 +118,26 @@ class Tape {
     return parameter && !/^[Wb]$/.test(letters[i]) ? parameter : (letters[i] ?? "x");
   }
 
+  producer(x) {
+    return this.app.source.tape.find(({ output }) => output === x);
+  }
+
+  nameOf(x) {
+    return x.name ? briefly(x.name) : `what ${this.producer(x).op} made`;
+  }
+
   goesTo(x) {
-    const producer = this.app.source.tape.find(({ output }) => output === x);
+    const producer = this.producer(x);
     const roads = this.app.source.tape.filter(({ inputs }) => inputs.includes(x)).length;
     const shared =
       roads > 1 ? ` (${roads} roads leave it: their gradients are added, together ${format(norm(x.grad))} long)` : "";
-    const end = x.name === "pixel_values" ? "the pixels" : "a learned table: here it stays, for the optimizer";
+    const end = x.name === "pixel_values" ? "the pixels" : "learned numbers: here it stays, for the optimizer";
     return element("div", { class: "road" }, "goes to: ", producer ? this.jump(producer) : end, shared);
   }
 
   // A gradient as a map, and in numbers.
   card(title, name, numbers, shape, road) {
-    const head = element("h3", {}, title, element("small", {}, ` ${name} ${brackets(shape)}`));
+    const head = element("h3", {}, title, element("small", {}, " ", ...breakable(name), ` ${brackets(shape)}`));
     if (!numbers)
       return element(
         "section",
@@ -178,7 +188,7 @@ class Tape {
     if (this.list.children.length !== nodes.length) this.list.replaceChildren(...nodes.map((_, i) => this.item(i)));
     nodes.forEach((node, i) => {
       const item = this.list.children[i];
-      item.textContent = `${node.op}: ${nodeName(node)}`;
+      item.replaceChildren(`${node.op}: `, ...breakable(nodeName(node)));
       item.setAttribute("aria-selected", i === this.step);
       item.tabIndex = i === this.step ? 0 : -1;
     });
@@ -203,5 +213,4 @@ function nodeName(node) {
 // A hub name without what all of them have.
 const briefly = (name) =>
   name.replace("vit.encoder.", "").replace("attention.attention", "attention").replace("vit.", "");
-const inputName = (x) => briefly(x.name) || "without a name";
 const brackets = (shape) => (shape.length ? `(${shape.join(", ")}${shape.length === 1 ? "," : ""})` : "()");

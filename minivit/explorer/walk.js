@@ -6,7 +6,7 @@ class Place {
     const { state, whole } = app;
     this.source = app.source.can.gradient ? app.source : whole; // a photo's twin has no stages
     this.config = this.source.config;
-    this.activation = app.data.config.hidden_act;
+    [this.activation, this.qkvBias] = [app.data.config.hidden_act, app.data.config.qkv_bias];
     this.live = whole.kind === "live";
     this.compares = app.data.answers_are === "photos";
     this.goal = this.live ? "the loss" : "that logit";
@@ -17,6 +17,15 @@ class Place {
       (this.patch - 1) % this.config.grid[1],
     ];
     this.attend(state.key);
+    this.answer = (k) => this.source.answers[k];
+  }
+
+  // How the logits became probabilities: softmax, each by itself, or softmax with answers that are not shown here.
+  get chances() {
+    const [logits, found] = [this.source.logits(), this.source.probabilities()];
+    const isNear = (expected) => expected.every((p, k) => Math.abs(p - found[k]) < 1e-4);
+    if (isNear(softmaxed(logits, logits.length))) return "softmax";
+    return isNear(Array.from(logits, sigmoid)) ? "sigmoid" : "part";
   }
 
   // The selected token's row of attention, its keys in order, and the key that is looked at: never the token itself,
@@ -82,6 +91,7 @@ class Walk {
   constructor(section, app) {
     this.app = app;
     this.steps = WALK;
+    this.at = 0; // the step that was shown last
     this.build(section);
   }
 
@@ -152,14 +162,14 @@ class Walk {
 
   show() {
     if (this.begin(this.app.state)) return;
-    const n = this.app.state.step;
+    const n = (this.at = this.app.state.step);
     const p = new Place(this.app);
     this.progress.textContent = `Step ${n + 1} of ${WALK.length}, ${n < FORWARD.length ? "forward" : "backward"}`;
     this.bar.value = n + 1;
     this.back.disabled = n === 0;
     this.next.disabled = n === WALK.length - 1;
     this.showText(WALK[n], p);
-    this.numbers.replaceChildren(...WALK[n].numbers(p));
+    this.numbers.replaceChildren(...this.switchedOff(), ...WALK[n].numbers(p));
     this.showMap(WALK[n].map(p), p);
     this.entries.forEach((entry, i) => {
       entry.textContent = of(WALK[i].title, p);
@@ -178,6 +188,11 @@ class Walk {
       shapes.length ? element("ul", { class: "shapes" }, ...shapes) : "",
       element("p", { class: "soft" }, "Derived in ", link),
     );
+  }
+
+  switchedOff() {
+    const off = this.app.drawing && this.app.drawing.knobs.changed;
+    return off ? [note("Something is switched off: not all sums here come out as they are written.")] : [];
   }
 
   // The picture under this step's map: a number for each patch, or one for each pixel.
