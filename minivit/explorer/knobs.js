@@ -40,7 +40,7 @@ class Knobs {
     this.effect = element("p", { class: "effect", role: "status" });
     this.back = button("all back", () => this.allBack());
     section.replaceChildren(
-      element("div", { class: "row" }, element("h2", {}, "Switch off"), this.back),
+      element("div", { class: "row" }, element("h2", {}, "Switches"), this.back),
       this.effect,
       element("div", { class: "step-scroll" }, this.table),
       element("div", { class: "checks" }, ...this.checkboxes()),

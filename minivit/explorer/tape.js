@@ -149,7 +149,7 @@ class Tape {
     const low = numbers.reduce((a, b) => Math.min(a, b));
     const high = numbers.reduce((a, b) => Math.max(a, b));
     const text = `${brief(low)} to ${brief(high)}, length ${brief(norm(numbers))}`;
-    const first = Array.from(numbers.subarray(0, 4), brief).join(", ") + (numbers.length > 4 ? ", …" : "");
+    const first = Array.from(numbers.subarray(0, 3), brief).join(", ") + (numbers.length > 3 ? ", …" : "");
     return element(
       "section",
       { class: "card" },
