@@ -454,6 +454,21 @@ def test_the_self_test_finds_a_wrong_gradient(browser, right, wrong):
     tab.close()
 
 
+def test_a_live_page_opened_with_selftest_says_its_worst_error(browser, tmp_path, data):
+    path = tmp_path / "page.html"
+    page.write(path, data, "digits")
+    assert path.stat().st_size < 1_000_000
+    tab = browser.new_page()
+    tab.goto(f"{path.as_uri()}#selftest")
+    title = tab.locator("#selftest h2").inner_text(timeout=120_000)
+    found = tab.evaluate("window.minivit.selftest")
+    assert found["worst"] < 1e-5 and len(found["rows"]) > 1000
+    worst = f"{found['worst']:.1e}".replace("e-0", "e-")  # as JavaScript writes it
+    assert title == f"Self test: {len(found['rows'])} gradients, worst relative error {worst}"
+    assert len(tab.locator("#selftest pre").inner_text().splitlines()) == 1 + len(found["rows"])
+    tab.close()
+
+
 def test_numbers_that_are_drawn_by_hand_go_with_models_of_digits_only():
     assert live.reads_digits(ViTForImageClassification.from_pretrained("digits").config)
     names = dict(enumerate("0123456789"))

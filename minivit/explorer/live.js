@@ -17,8 +17,8 @@ class Live {
     };
     const model = new Model(data.config, await decoded(data.weights));
     const twin = data.twin ? new Model(data.config, await decoded(data.twin)) : null;
-    const { pictures, labels } = await decoded({ pictures: data.digits.pictures, labels: data.digits.labels });
-    const digits = { ...data.digits, pictures: pictures.data, labels: Array.from(labels.data), count: labels.data.length };
+    const [pictures, labels] = await Promise.all([decode(data.digits.pictures), decode(data.digits.labels)]);
+    const digits = { ...data.digits, pictures: pictures.data, labels: Array.from(labels.data), count: labels.shape[0] };
     return new Live(model, data.answers, digits, twin);
   }
 

@@ -106,14 +106,16 @@ function selfTest(source) {
 }
 
 function showSelfTest({ worst, rows }) {
-  const section = document.createElement("section");
-  section.id = "selftest";
-  section.append(document.createElement("h2"), document.createElement("pre"));
+  const [section, title, list] = ["section", "h2", "pre"].map((name) => document.createElement(name));
   const line = ({ where, numeric, analytic, error }) =>
     `${error.toExponential(1)}  ${numeric.toExponential(6)}  ${analytic.toExponential(6)}  ${where}`;
-  section.firstChild.textContent = `Self test: ${rows.length} gradients, worst relative error ${worst.toExponential(1)}`;
-  section.lastChild.textContent = ["error    differences    backward", ...rows.map(line)].join("\n");
-  document.querySelector("main").prepend(section);
+  section.id = "selftest";
+  title.textContent = `Self test: ${rows.length} gradients, worst relative error ${worst.toExponential(1)}`;
+  list.textContent = ["error    differences    backward", ...rows.map(line)].join("\n");
+  list.tabIndex = 0; // so that it can be scrolled by keys
+  list.style.overflow = "auto";
+  section.append(title, list);
+  document.querySelector("main").before(section);
 }
 
 // view.js changes the hash when it starts, and says in data-ready that it has started.

@@ -193,7 +193,8 @@ const scaleBy = differentiable("times", "y = c x", "dx = c dy", (x, c) => {
 const layerNorm = differentiable(
   "layer_norm",
   "y = (x - mean) / sqrt(var + eps) * weight + bias",
-  "dx = (dn - mean(dn) - n * mean(dn * n)) / sqrt(var + eps), dn = dy * weight",
+  "dx = (dn - mean(dn) - n * mean(dn * n)) / sqrt(var + eps) where dn = dy * weight, " +
+    "dweight = sum(dy * n), dbias = sum(dy)",
   (x, weight, bias, eps) => {
     const D = last(x);
     const [n, rstd] = normalised(x.data, D, eps);
