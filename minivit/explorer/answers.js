@@ -44,14 +44,14 @@ class Answers {
   row(k, name, logit, probability, before, best) {
     const bar = element("span", { class: "bar", "aria-hidden": "true" }, element("span", {}));
     bar.firstChild.style.width = `${100 * probability}%`;
-    const change = before === null || before === undefined ? "" : `was ${format(before)}`;
+    const change = before === null || before === undefined ? "" : `was ${minus(before.toFixed(3))}`;
     return element(
       "tr",
       best ? { class: "best" } : {},
       element("th", { scope: "row", title: name }, shortened(name)),
       element("td", { class: "bars" }, bar),
       element("td", { class: "number" }, `${(100 * probability).toFixed(1)} %`),
-      element("td", { class: "number" }, format(logit), change && element("small", {}, change))
+      element("td", { class: "number" }, minus(logit.toFixed(3)), change && element("small", {}, change))
     );
   }
 }

@@ -8,26 +8,27 @@ function byId(id) {
 function element(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children.filter((child) => child !== "" && child !== undefined));
+  node.append(...children.filter((child) => child !== "" && child !== undefined && child !== null));
   return node;
 }
 
 // Four digits that count, as one writes them on a board.
 function format(x) {
-  if (x === 0) return "0";
   const size = Math.abs(x);
-  if (!Number.isFinite(x)) return String(x);
-  if (size >= 1e5 || size < 1e-4) return x.toExponential(2).replace("-", "−").replace("e-", "e−").replace("e+", "e");
-  const digits = Math.max(0, 3 - Math.floor(Math.log10(size)));
-  return x.toFixed(Math.min(digits, 5)).replace("-", "−");
+  if (x === 0 || !Number.isFinite(x)) return String(x);
+  return minus(size >= 1e-4 && size < 1e5 ? x.toPrecision(size < 1e4 ? 4 : 5) : x.toExponential(3));
 }
 
 // Three digits that count, at most seven characters: for rows of numbers.
 function brief(x) {
   const size = Math.abs(x);
   if (x === 0) return "0";
-  if (size >= 1e-3 && size < 1e4) return (size < 0.1 ? x.toFixed(4) : size < 1000 ? x.toPrecision(3) : x.toFixed(0)).replace("-", "−");
-  return x.toExponential(size < 1e-9 ? 0 : 1).replaceAll("-", "−").replace("e+", "e");
+  if (size >= 1e-3 && size < 1e4) return minus(size < 0.1 ? x.toFixed(4) : size < 1000 ? x.toPrecision(3) : x.toFixed(0));
+  return minus(x.toExponential(size < 1e-9 ? 0 : 1));
+}
+
+function minus(text) {
+  return text.replaceAll("-", "−").replace("e+", "e");
 }
 
 // A name of 300 characters would push all else aside.

@@ -23,7 +23,7 @@ class Numbers {
     const most = Math.max(...scores);
     const sum = scores.reduce((total, score) => total + Math.exp(score - most), 0);
     const exp = Math.exp(scores[k] - most);
-    byId("pair-title").textContent = `From ${tokenName(q)} to ${tokenName(k)}, layer ${i}, head ${head}`;
+    byId("pair-title").textContent = `${capital(tokenName(q))} asks ${tokenName(k)}, head ${i}.${head}`;
     const product = dot(query, keys);
     const products = Array.from(query, (x, j) => `${bracket(x)}·${bracket(keys[j])}`);
     const lines = [
@@ -45,7 +45,7 @@ class Numbers {
     const { state, source } = this.app;
     const layer = Math.max(state.layer, 0);
     const names = source.stages.filter((name) => !name.startsWith("layer.") || name.startsWith(`layer.${layer}.`));
-    byId("stages-title").textContent = `${capital(tokenName(state.patch))} at each stage, layer ${layer}, head ${state.head}`;
+    byId("stages-title").textContent = `${capital(tokenName(state.patch))} at each stage, head ${layer}.${state.head}`;
     const of = source.gradientOf ?? `${source.kind === "live" ? "the loss for" : "the logit of"} "${source.answers[source.label]}"`;
     byId("stages-note").textContent = source.can.gradient ? `dx is the gradient of ${of}.` : "No gradients were recorded.";
     this.table.replaceChildren(this.table.tHead, ...names.flatMap((name) => this.stage(name)));

@@ -79,19 +79,24 @@ class Picture {
   say(map, view, key) {
     const { state } = this.app;
     const where = `${view.layer ? `${capital(layerName(state.layer))}` : "The whole model"}${view.head ? `, head ${state.head}` : ""}`;
-    byId("map").setAttribute("aria-label", `Patches of the picture; chosen: ${this.place(state.patch)}`);
+    byId("map").setAttribute("aria-label", `Patches of the picture; chosen: ${tokenName(state.patch)}${this.place(state.patch)}`);
     const answer = state.knocked && state.mode === "look" ? [this.app.panels.answers.withoutHeads()] : [];
-    byId("said").textContent = [`${where}${map ? `: ${map.unit}` : ""}`, ...this.readings(map, { q: state.patch, k: key }), ...answer].join("\n");
+    const lines = [`${where}${map ? `: ${map.unit}` : ""}`, ...this.readings(map, { q: state.patch, k: key }), ...answer];
+    byId("said").replaceChildren(...lines.map((line) => element("span", {}, ...[line].flat())));
   }
 
   place(token) {
-    if (token === 0) return "CLS";
+    if (token === 0) return "";
     const [, columns] = this.app.source.config.grid;
-    return `patch ${token}, row ${Math.ceil(token / columns)} column ${((token - 1) % columns) + 1}`;
+    return ` (row ${Math.ceil(token / columns)}, column ${((token - 1) % columns) + 1})`;
   }
 
+  // Who sees the frames sees where they are; who hears the page is told.
   readings(map, tokens) {
-    return Object.entries(tokens).map(([letter, token]) => `${letter} ${this.place(token)}${this.reading(map, token)}`);
+    return Object.entries(tokens).map(([letter, token]) => {
+      const place = element("span", { class: "aloud" }, this.place(token));
+      return [`${letter} ${tokenName(token)}`, place, this.reading(map, token)];
+    });
   }
 
   reading(map, token) {
@@ -99,6 +104,6 @@ class Picture {
       return `: ${Array.from(map.coordinates.subarray(3 * (token - 1), 3 * token), brief).join(", ")}`;
     }
     const value = valueAt(map, this.app.source, token);
-    return value === null ? "" : `: ${brief(value)}`;
+    return value === null ? "" : `: ${format(value)}`;
   }
 }

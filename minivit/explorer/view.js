@@ -38,7 +38,9 @@ class App {
     if (!this.sources[photo]) return this.fetch(photo, changes);
     this.began = performance.now();
     this.whole = this.sources[photo];
-    this.state = tidy({ ...this.state, ...changes }, this.whole, this.photos, this.modes.walk.steps.length);
+    const next = { ...this.state, ...changes };
+    const { steps } = this.modes[next.mode] ?? this.modes.walk;
+    this.state = tidy(next, this.whole, this.photos, steps.length);
     for (const source of [this.whole, this.whole.twin]) if (source) knockLike(source, this.state.knocked);
     this.redraw();
     this.link();
@@ -53,6 +55,11 @@ class App {
     byId("said").textContent = "Unpacking the photo ...";
     this.sources[photo] = await this.load(photo);
     return this.set(changes);
+  }
+
+  // Walk and tape begin again where they were left.
+  setMode(mode) {
+    this.set({ mode, step: this.modes[mode]?.at ?? 0 });
   }
 
   redraw() {
@@ -142,8 +149,8 @@ const KEYS = {
   v: (app) => app.set({ view: next(app.state.view, 1), mode: "look" }),
   V: (app) => app.set({ view: next(app.state.view, -1), mode: "look" }),
   l: (app) => app.set({ mode: "look" }),
-  w: (app) => app.set({ mode: "walk" }),
-  t: (app) => app.set({ mode: "tape" }),
+  w: (app) => app.setMode("walk"),
+  t: (app) => app.whole.can.tape && app.setMode("tape"),
   u: (app) => app.set({ twin: !app.state.twin }),
   k: (app) => app.knock(),
   n: (app) => app.set({ photo: (app.state.photo + 1) % app.photos }),
@@ -194,7 +201,7 @@ function letter(app, event) {
 function listen(app) {
   document.addEventListener("keydown", (event) => onKey(app, event));
   window.addEventListener("hashchange", () => app.set({ ...app.usual, ...readHash(location.hash, app.modes.walk) }));
-  for (const mode of MODES) byId(`mode-${mode}`).addEventListener("click", () => app.set({ mode }));
+  for (const mode of MODES) byId(`mode-${mode}`).addEventListener("click", () => app.setMode(mode));
   byId("twin").addEventListener("click", () => KEYS.u(app));
   byId("help").addEventListener("click", () => byId("keys").showModal());
   byId("letters").addEventListener("change", (event) => app.set({ letters: event.target.checked }));
