@@ -24,6 +24,7 @@ class Drawing {
     this.canvas.addEventListener("keydown", (event) => this.keyOnCanvas(event));
     this.canvas.addEventListener("focus", () => this.paint());
     this.canvas.addEventListener("blur", () => this.paint());
+    new ResizeObserver(() => this.paint()).observe(this.canvas);
     this.where = element("p", { class: "hint" });
     this.found = element("div", { class: "measured", role: "status" });
     section.replaceChildren(

@@ -31,7 +31,7 @@ function numberTable(caption, head, rows) {
     element("thead", {}, element("tr", {}, ...head.map((name) => element("th", { scope: "col" }, name)))),
     element("tbody", {}, ...body),
   );
-  return element("div", { class: "step-scroll", tabindex: "0", role: "region", "aria-label": caption }, table);
+  return element("div", { class: "step-scroll", role: "region", "data-arrows": "", "aria-label": caption }, table);
 }
 
 function cellOf(cell) {
@@ -85,7 +85,8 @@ function gradientRows(caption, rows) {
 // ---- Pixels ----
 
 function pixelRows(p) {
-  return valueRows(p, [["pixels", p.source.stage("pixel_values", { token: p.patch })]], p.patch);
+  const name = p.config.C === 3 ? "red, top row" : "top row"; // channel after channel, row after row
+  return valueRows(p, [[name, p.source.stage("pixel_values", { token: p.patch })]], p.patch);
 }
 
 // The selected patch, cut out of the first channel of pixels.
@@ -115,7 +116,7 @@ function pixelTable(p, picture, signed = false) {
     element("caption", {}, caption),
     element("tbody", {}, ...rows),
   );
-  return element("div", { class: "step-scroll", tabindex: "0", role: "region", "aria-label": caption }, table);
+  return element("div", { class: "step-scroll", role: "region", "data-arrows": "", "aria-label": caption }, table);
 }
 
 function framePatch({ row, column, config: { P } }, rows) {

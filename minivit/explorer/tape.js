@@ -81,7 +81,7 @@ class Tape {
   showText(node) {
     const line = (name, text) => [element("dt", {}, name), element("dd", {}, text)];
     this.text.replaceChildren(
-      element("h2", {}, `${node.op}: ${nodeName(node)}`),
+      element("h2", {}, ...breakable(nodeName(node))),
       element(
         "dl",
         { class: "op" },
@@ -101,7 +101,7 @@ class Tape {
     const into = element("div", { class: "road" }, "comes from: ", ...from);
     const { grad, shape } = node.output;
     const [, y] = node.formula.match(/^(\w+)(?:\[.*?\])? = /) ?? ["", "y"];
-    const dy = this.card(`d${y}`, nodeName(node), grad, shape, into);
+    const dy = this.card(`d${y}`, this.nameOf(node.output), grad, shape, into);
     if (!grad) return [dy];
     return [
       dy,
@@ -135,60 +135,39 @@ class Tape {
     return element("div", { class: "road" }, "goes to: ", producer ? this.jump(producer) : end, shared);
   }
 
-  // A gradient as a map, and in numbers.
   card(title, name, numbers, shape, road) {
     const head = element("h3", {}, title, element("small", {}, " ", ...breakable(name), ` ${brackets(shape)}`));
-    if (!numbers)
-      return element(
-        "section",
-        { class: "card" },
-        head,
-        "No gradient comes here: the loss does not depend on it.",
-        road,
-      );
-    const low = numbers.reduce((a, b) => Math.min(a, b));
-    const high = numbers.reduce((a, b) => Math.max(a, b));
-    const text = `${brief(low)} to ${brief(high)}, length ${brief(norm(numbers))}`;
-    const first = Array.from(numbers.subarray(0, 3), brief).join(", ") + (numbers.length > 3 ? ", …" : "");
-    return element(
-      "section",
-      { class: "card" },
-      head,
-      this.map(numbers, shape, `${title}: ${text}`),
-      element("p", {}, text),
-      element("p", { class: "by-hand" }, `(${first})`),
-      road,
-    );
+    const none = ["No gradient comes here: the loss does not depend on it."];
+    return element("section", { class: "card" }, head, ...(numbers ? this.drawn(numbers, shape, title) : none), road);
   }
 
-  // The last axis runs to the right, the others down; of a stage with heads the selected one is shown.
-  map(numbers, shape, label) {
+  // A gradient as a map, and in numbers. The last axis runs to the right, the others down; of a stage with heads the
+  // map shows the selected one.
+  drawn(numbers, shape, title) {
     const { h } = this.app.source.config;
-    const ofOneHead = shape.length === 3 && shape[0] === h;
-    const head = Math.min(this.app.state.head, h - 1);
+    const ofHeads = shape.length === 3 && shape[0] === h;
+    const { head } = this.app.state;
     const size = numbers.length / h;
-    const values = ofOneHead ? numbers.subarray(head * size, (head + 1) * size) : numbers;
-    const columns = shape.length ? shape[shape.length - 1] : 1;
-    const rows = values.length / columns;
-    const canvas = element("canvas", {
-      class: "heat",
-      role: "img",
-      "aria-label": ofOneHead ? `${label}; head ${head} shown` : label,
-    });
-    paintMap(canvas, { rows, columns, values, signed: true });
-    canvas.style.aspectRatio = Math.min(Math.max(columns / rows, 0.5), 16);
-    return canvas;
+    const values = ofHeads ? numbers.subarray(head * size, (head + 1) * size) : numbers;
+    const [low, high] = [Math.min(...numbers), Math.max(...numbers)].map(brief);
+    const text = `${low} to ${high}, length ${brief(norm(numbers))}${ofHeads ? `; head ${head} is drawn` : ""}`;
+    const first = Array.from(numbers.subarray(0, 3), brief).join(", ") + (numbers.length > 3 ? ", …" : "");
+    return [
+      heatMap(values, shape[shape.length - 1] ?? 1, `${title}: ${text}`),
+      element("p", {}, text),
+      element("p", { class: "by-hand" }, `(${first})`),
+    ];
   }
 
   jump(node) {
-    return button(nodeName(node), () => this.go(this.nodes.indexOf(node)));
+    return button(node.stage ?? nodeName(node), () => this.go(this.nodes.indexOf(node)));
   }
 
   showList(nodes) {
     if (this.list.children.length !== nodes.length) this.list.replaceChildren(...nodes.map((_, i) => this.item(i)));
     nodes.forEach((node, i) => {
       const item = this.list.children[i];
-      item.replaceChildren(`${node.op}: `, ...breakable(nodeName(node)));
+      item.replaceChildren(...breakable(nodeName(node)));
       item.setAttribute("aria-selected", i === this.step);
       item.tabIndex = i === this.step ? 0 : -1;
     });
@@ -203,11 +182,19 @@ class Tape {
   }
 }
 
-// The stage that a node makes; else the parameter that it uses; else what it is made of.
-function nodeName(node) {
-  const parameter = node.inputs.find(({ name }) => /\.(weight|bias)$/.test(name));
-  const name = parameter && parameter.name.replace(/\.(weight|bias)$/, "");
-  return node.stage ?? (name ? briefly(name) : `of ${briefly(node.inputs[0].name) || "what came before"}`);
+function heatMap(values, columns, label) {
+  const canvas = element("canvas", { class: "heat", role: "img", "aria-label": label });
+  paintMap(canvas, { rows: values.length / columns, columns, values, signed: true });
+  canvas.style.aspectRatio = Math.min(Math.max((columns * columns) / values.length, 0.5), 16);
+  return canvas;
+}
+
+// What a node does: the stage that it makes, or the parameter that it uses, or what it is made of.
+function nodeName({ op, stage, inputs }) {
+  const parameter = inputs.find(({ name }) => /\.(weight|bias)$/.test(name));
+  if (stage) return `${op}: ${stage}`;
+  if (parameter) return `${op}: ${briefly(parameter.name.replace(/\.(weight|bias)$/, ""))}`;
+  return `${op} of ${briefly(inputs.find(({ name }) => name)?.name ?? "what came before")}`;
 }
 
 // A hub name without what all of them have.

@@ -118,6 +118,7 @@ class Walk {
   figure() {
     this.canvas = element("canvas", { class: "step-picture", role: "img" });
     this.grid = new PatchGrid(this.canvas, (patch) => this.app.set({ patch }));
+    new ResizeObserver(() => this.drawMap()).observe(this.canvas);
     this.caption = element("figcaption", {});
     this.legend = element("canvas", { class: "step-legend", "aria-hidden": "true" });
     this.low = element("span", {});
@@ -146,7 +147,7 @@ class Walk {
   key(event) {
     const { step } = this.app.state;
     const moves = { ArrowRight: step + 1, ArrowLeft: step - 1, Home: 0, End: WALK.length - 1 };
-    if (!(event.key in moves) || event.shiftKey) return false;
+    if (!(event.key in moves) || event.shiftKey || event.target.closest(".step-scroll[tabindex]")) return false;
     this.go(moves[event.key]);
     return true;
   }
@@ -169,7 +170,8 @@ class Walk {
     this.back.disabled = n === 0;
     this.next.disabled = n === WALK.length - 1;
     this.showText(WALK[n], p);
-    this.numbers.replaceChildren(...this.switchedOff(), ...WALK[n].numbers(p));
+    this.numbers.replaceChildren(...this.warnings(), ...WALK[n].numbers(p));
+    this.letScroll();
     this.showMap(WALK[n].map(p), p);
     this.entries.forEach((entry, i) => {
       entry.textContent = of(WALK[i].title, p);
@@ -190,9 +192,25 @@ class Walk {
     );
   }
 
-  switchedOff() {
-    const off = this.app.drawing && this.app.drawing.knobs.changed;
-    return off ? [note("Something is switched off: not all sums here come out as they are written.")] : [];
+  // A table that is wider than its place is reached by Tab and scrolled by arrow keys.
+  letScroll() {
+    for (const box of this.numbers.querySelectorAll(".step-scroll")) {
+      if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+    }
+  }
+
+  // Where the numbers are not what the page's state lets one expect.
+  warnings() {
+    const { state, whole, drawing } = this.app;
+    const [live, known] = [drawing !== undefined, "the answers and what CLS attends to"];
+    const found = {
+      "Something is switched off: not all sums come out as written.": live && drawing.knobs.changed,
+      "Of the twin the page keeps no stages: these are the trained model's.": !live && state.twin,
+      [`A head is knocked out: without it the page knows ${known}, the rest is with it.`]: !live && whole.knocked.size,
+    };
+    return Object.keys(found)
+      .filter((text) => found[text])
+      .map((text) => note(text));
   }
 
   // The picture under this step's map: a number for each patch, or one for each pixel.
@@ -201,8 +219,8 @@ class Walk {
     const numbers = pixels ? pixels.data : values;
     const map = numbers ? { rows, columns, values: numbers, signed: numbers.some((x) => x < 0), cls: null } : null;
     this.canvas.style.setProperty("--ratio", (p.config.grid[1] * p.config.P[1]) / (p.config.grid[0] * p.config.P[0]));
-    const picture = this.app.panels.picture.picture();
-    this.grid.draw({ picture, map, opacity: 0.75, source: p.source, patch: mark[0], key: mark[1] });
+    this.drawing = { map, opacity: 0.75, source: p.source, patch: mark[0], key: mark[1] };
+    this.drawMap();
     this.caption.textContent = caption;
     this.scale.hidden = !map;
     this.canvas.setAttribute("aria-label", caption);
@@ -211,6 +229,13 @@ class Walk {
     [this.low.textContent, this.high.textContent] = [low, high];
     this.canvas.setAttribute("aria-label", `${caption}; ${low} to ${high}`);
     paintLegend(this.legend, map, null);
+  }
+
+  drawMap() {
+    if (!this.drawing || this.app.state.mode !== "walk") return;
+    const picture = this.app.panels.picture.picture();
+    if (picture === null) requestAnimationFrame(() => this.drawMap()); // the photo is still being decoded
+    this.grid.draw({ ...this.drawing, picture });
   }
 }
 
