@@ -129,18 +129,17 @@ def test_the_page_reads_what_was_packed(browser, rng):
 
 
 def half_a_step(entry):
-    """Half a step of each channel; for the gradient of each token."""
-    return 0.51 * abs(unpack(entry["scale"])) + 1e-6
+    """Half a step of each channel."""
+    return 0.51 * abs(unpack(entry["scale"])) + 1e-6 * abs(unpack(entry)).max()
 
 
-def test_hidden_states_gradients_q_and_k_are_the_models(recorded):
+def test_hidden_states_q_and_k_are_the_models(recorded):
     _, view, trace, found = recorded
     names = ["embeddings.output", "layer.0.output", "layer.1.output", "layer.2.output"]
     T, h, d = 1 + view.grid[0] * view.grid[1], 2, 6
-    for key, kind in (("hidden", 0), ("gradient", 1)):
-        expected = np.stack([trace[name][kind][0] for name in names])
-        assert expected.shape == (4, T, 12)
-        assert (abs(unpack(found[key]) - expected) <= half_a_step(found[key])).all()
+    expected = np.stack([trace[name].value[0] for name in names])
+    assert expected.shape == (4, T, 12)
+    assert (abs(unpack(found["hidden"]) - expected) <= half_a_step(found["hidden"])).all()
     for key in ("query", "key"):
         expected = np.stack([trace[f"layer.{i}.{key}"].value[0] for i in range(3)])
         assert expected.shape == (3, h, T, d)
@@ -179,7 +178,7 @@ def test_the_pixel_gradient_sums_the_channels(recorded):
     _, view, trace, found = recorded
     expected = abs(trace["pixel_values"].gradient[0]).sum(0)
     assert expected.shape == view.pixel_values.shape[2:] and expected.max() > 0
-    np.testing.assert_allclose(unpack(found["pixel_gradient"]), expected, atol=1e-3 * expected.max())
+    assert (abs(unpack(found["pixel_gradient"]) - expected) <= half_a_step(found["pixel_gradient"])).all()
 
 
 def test_answers_without_a_head_are_those_of_a_head_mask(recorded):
@@ -224,7 +223,6 @@ ASK = """async ([data, heads]) => {
     logits: Array.from(source.logits()),
     attention: heads.map(([i, head]) => Array.from(source.attention(i, head))),
     tokens: [0, 1, 2, 3].map((n) => Array.from(source.tokens(n))),
-    gradients: [0, 1, 2, 3].map((n) => Array.from(source.tokenGradients(n) ?? [])),
     rows: [0, 1, 2].map((i) => Array.from(source.clsRow(i))),
     stages: Object.fromEntries(
       source.stages.map((name) => [name, [0, 7].map((token) => source.stage(name, { token, head: 1 }))]),
@@ -249,6 +247,7 @@ def asked(browser, recorded):
     """What class Recorded tells of the recording, in a browser."""
     eye, _, _, found = recorded
     data = page.described(eye.config, "small") | {"answers": eye.names, "photos": [found]}
+    data["stages"] = found["stages"]["list"]
     tab = browser.new_page()
     room = Path(page.__file__).parent
     scripts = [(room / f"{name}.js").read_text(encoding="utf-8") for name in ("data", "vit", "recorded")]
@@ -269,12 +268,9 @@ def test_the_page_computes_the_models_attention(asked, recorded):
         )
     for n, tokens in enumerate(asked["whole"]["tokens"]):
         np.testing.assert_allclose(np.reshape(tokens, (T, 12)), unpack(found["hidden"])[n], atol=1e-5)
-        np.testing.assert_allclose(
-            np.reshape(asked["whole"]["gradients"][n], (T, 12)), unpack(found["gradient"])[n], atol=1e-5
-        )
     np.testing.assert_allclose(asked["occlusion"], unpack(found["occlusion"]).ravel(), atol=1e-6)
     assert asked["pixels"] == list(view.pixel_values.shape[2:])
-    assert len(asked["twin"]["attention"]) == 6 and asked["twin"]["gradients"] == [[]] * 4
+    assert len(asked["twin"]["attention"]) == 6
 
 
 def test_the_page_shows_the_answers_without_a_head(asked, recorded):
@@ -321,9 +317,15 @@ def test_the_page_shows_each_stage_of_a_token(asked, recorded):
                 scale = abs(stage[0] if first is told["first"] else stage[1]).max()
                 tolerance = 0.02 * max(1, scale) if name.rpartition(".")[2] in recording.COMPUTED else 2e-3 * scale
                 np.testing.assert_allclose(first, x[: len(first)], atol=tolerance + 1e-9)
-                assert len(first) >= min(4, len(x))
+                assert len(first) >= min(3, len(x))
                 assert np.isclose(norm, np.linalg.norm(x), rtol=0.02, atol=4 * tolerance + 1e-9)
-    assert shown["logits"][0]["gradient"][found["label"]] == 1
+    gradient = shown["logits"][0]["gradient"]
+    assert gradient == [float(k == found["label"]) for k in range(len(gradient))]
+    twin = asked["twin"]["stages"]
+    assert set(twin) == {f"layer.{i}.{name}" for i in range(3) for name in recording.COMPUTED}
+    assert all(
+        told["gradient"] is None and len(told["first"]) == told["count"] for each in twin.values() for told in each
+    )
 
 
 # ---- The file ----
@@ -464,7 +466,7 @@ def test_a_photo_of_any_size(size, tmp_path):
 
 
 def test_the_three_photos_where_none_is_given(monkeypatch, tmp_path, folders):
-    monkeypatch.setattr(recording, "record", lambda eye, view, answers: {"name": view.name})
+    monkeypatch.setattr(recording, "record", lambda eye, view, _: {"name": view.name, "stages": {"list": []}})
     path = page.explore(model=folders(ViTModel), out=tmp_path / "new" / "a.html")
     _, data, _ = parsed(path.read_text(encoding="utf-8"))
     assert [photo["name"] for photo in data["photos"]] == data["answers"] == list(three.BOX)
@@ -520,7 +522,7 @@ def test_a_model_that_cannot_be_explored(kind, changes, message, tmp_path, no_wo
 
 def test_a_model_that_is_too_large_is_refused_before_it_is_made():
     fields = ViTConfig.huge().to_dict()
-    with pytest.raises(MinivitError, match=r"too large: a page of 4\.7 MB has room for \d patches"):
+    with pytest.raises(MinivitError, match=r"too large: a page of 4\.7 MB has room for \d+ patches of"):
         recording.eye_of("huge", None, fields, {"classifier.weight": None})
     assert recording.most_patches(ViTConfig.base()) >= 40
 
@@ -643,13 +645,13 @@ def test_a_model_that_paints_digits_is_refused(tmp_path, folders):
 
 
 def test_the_trained_eye_on_a_photo(tmp_path, monkeypatch):
-    monkeypatch.setattr(lens, "occlusion", lambda *_: np.zeros((8, 12)))  # 97 pictures: half the time of the page
+    monkeypatch.setattr(lens, "occlusion", lambda *_: np.zeros((9, 14)))  # 127 pictures: half the time of the page
     photo = images.photo("cat.jpg")
     path = page.explore([photo], out=tmp_path / "cat.html")
     _, data, _ = parsed(path.read_text(encoding="utf-8"))
     assert path.stat().st_size <= 5_000_000
     (found,) = data["photos"]
-    assert found["grid"] == [8, 12] and data["answers"] == list(three.BOX) and found["label"] == 0
+    assert found["grid"] == [9, 14] and data["answers"] == list(three.BOX) and found["label"] == 0
     folder = weights.find("dinov2-small")
     eye = recording.eye_of("dinov2-small", folder, *weights.read_folder(folder))
     trace = lens.trace(eye.model, eye.see(photo, "cat").pixel_values)
@@ -657,5 +659,5 @@ def test_the_trained_eye_on_a_photo(tmp_path, monkeypatch):
     attention = ops.softmax(Tensor(np.einsum("Lhqd,Lhkd->Lhqk", q, k) / 8)).data
     expected = np.stack([trace[f"layer.{i}.probabilities"].value[0] for i in range(12)])
     assert abs(attention - expected).max() < 0.02 and abs(attention - expected).mean() < 1e-4
-    gradient = unpack(found["gradient"])  # (L + 1, T, D)
-    assert abs(gradient[-1, 0]).max() > 1e-3 and not gradient[-1, 1:].any()  # of the last layer only CLS is asked
+    scales = dict(zip([stage["name"] for stage in data["stages"]], found["stages"]["scales"], strict=True))
+    assert scales["pixel_values"][1] > 1e-3  # the photo is compared with itself, and yet its gradient is not 0

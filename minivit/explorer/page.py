@@ -81,8 +81,10 @@ def _recorded(eye, photos):
             recordings.append(recording.record(eye, view, answers))
             seconds = time.perf_counter() - start
             print("{}: {} x {} patches, {:.1f} s".format(shown(view.name), *view.grid, seconds), flush=True)
+    (stages, *_) = [each["stages"].pop("list") for each in recordings]  # the same of all
     return {
         "kind": "photo",
+        "stages": stages,
         "answers": [eye.names[k] for k in answers],
         "answers_are": "classes" if eye.classes else "photos",
         "photos": recordings,

@@ -3,6 +3,8 @@
 // Attention and scores are computed here, from q and k; all else was recorded. Of each stage the length of a token's
 // vector and its first numbers are kept, of hidden states, q and k all of them, rounded to steps (see pack.py).
 
+const COMPUTED = new Set(["query", "key", "scores", "probabilities"]); // in the page, and not recorded
+
 class Recorded {
   kind = "photo";
   knocked = new Set(); // one head at most, as "layer.head": each head's answers were recorded without it alone
@@ -40,23 +42,24 @@ class Recorded {
     };
     [this.answers, this.picture, this.label] = [data.answers, photo.picture, own.label];
     [this.own, this.arrays] = [own, arrays];
-    const whole = own.knocked !== undefined;
+    const whole = own === photo;
     this.can = { gradient: whole, occlusion: whole, knock: whole ? "heads" : null, twin: whole, tape: false };
-    this.stages = own.stages.list.map(({ name }) => name);
-    this.#place();
+    this.#place(data.stages);
+    const names = data.stages.map(({ name }) => name);
+    this.stages = names.filter((name) => whole || COMPUTED.has(name.replace(/.*\./, "")));
   }
 
-  // Where each stage's rows begin among those of all stages.
-  #place() {
+  // Where each stage's rows of values and of gradients begin among those of all stages.
+  #place(stages) {
     const { N, T, h } = this.config;
     const counts = { patches: N, tokens: T, heads: h * T, cls: 1, all: 1 };
-    const next = [0, 0];
+    let [value, gradient] = [0, 0];
     this.places = new Map();
-    for (const stage of this.own.stages.list) {
-      const starts = stage.scale.map((scale, kind) => (scale === null ? null : next[kind]));
-      starts.forEach((start, kind) => (next[kind] += start === null ? 0 : counts[stage.of]));
-      this.places.set(stage.name, { ...stage, starts });
-    }
+    stages.forEach((stage, n) => {
+      this.places.set(stage.name, { ...stage, number: n, value, gradient });
+      gradient += counts[stage.of];
+      if (!COMPUTED.has(stage.name.replace(/.*\./, ""))) value += counts[stage.of];
+    });
   }
 
   // ---- Answers, and those without a head ----
@@ -111,18 +114,16 @@ class Recorded {
 
   // ---- Tokens and attention ----
 
-  // The hidden states (T, D) after n blocks, 0: the embeddings; and their gradients, or null.
+  // The hidden states (T, D) after n blocks, 0: the embeddings.
   tokens(n) {
-    return this.#block("hidden", n);
-  }
-
-  tokenGradients(n) {
-    return this.arrays.gradient ? this.#block("gradient", n) : null;
-  }
-
-  #block(name, n) {
     const { T, D } = this.config;
-    return this.#once(`${name} ${n}`, () => Float64Array.from(this.arrays[name].data.subarray(n * T * D, (n + 1) * T * D)));
+    const states = this.arrays.hidden.data;
+    return this.#once(`tokens ${n}`, () => Float64Array.from(states.subarray(n * T * D, (n + 1) * T * D)));
+  }
+
+  // Of their gradients only each token's length and first numbers were recorded, see stage().
+  tokenGradients() {
+    return null;
   }
 
   query(i, head, t) {
@@ -169,37 +170,53 @@ class Recorded {
 
   // ---- Stages ----
 
-  // The first numbers of one token (and head) at a stage, with their gradients. Of CLS there are no pixels, no patch.
+  // The first numbers of one token (and head) at a stage, with their gradients; none of what was not recorded: of CLS
+  // there are no pixels and no patch, and the twin has what is computed from its q and k.
   stage(name, { token = 0, head = 0 } = {}) {
-    const { shape, of, scale, starts } = this.places.get(name);
-    const { C, T, P, L } = this.config;
-    const count = name === "pixel_values" ? C * P[0] * P[1] : shape[shape.length - 1];
-    const row = { patches: token - 1, tokens: token, heads: head * T + token, cls: -token, all: 0 }[of];
-    if (row < 0) return { shape, count: 0, first: [], gradient: this.can.gradient ? [] : null, norm: 0, gradientNorm: 0, whole: true };
-    const [value, gradient] = ["values", "gradients"].map((kind, n) => {
-      if (starts[n] === null) return null;
-      const numbers = this.arrays.stages[kind];
-      const wide = numbers.shape[1];
-      const [norm, ...rest] = numbers.data.subarray((starts[n] + row) * wide, (starts[n] + row + 1) * wide);
-      return { norm: norm * scale[n], first: rest.slice(0, count).map((x) => x * scale[n]) };
-    });
-    const { norm, first } = value ?? this.#computed(name, token, head);
-    const whole = first.length === count;
-    return { shape, count, first, gradient: gradient?.first ?? null, norm, gradientNorm: gradient?.norm ?? null, whole };
+    const { T } = this.config;
+    const place = this.places.get(name);
+    const shape = this.#shape(place);
+    const row = { patches: token - 1, tokens: token, heads: head * T + token, cls: -token, all: 0 }[place.of];
+    const none = { shape, count: 0, first: [], gradient: null, norm: 0, gradientNorm: 0, whole: true };
+    if (row < 0) return { ...none, gradient: this.can.gradient ? [] : null };
+    const count = place.n ?? T;
+    const gradient = this.#row("gradients", place, place.gradient + row, count);
+    const value = this.#computed(name, token, head) ?? this.#row("values", place, place.value + row, count);
+    if (value === null) return none;
+    const whole = value.first.length === count;
+    return { shape, count, ...value, gradient: gradient?.first ?? null, gradientNorm: gradient?.norm ?? 0, whole };
   }
 
-  // Query, key, scores and probabilities of a token, all of its numbers.
+  // The shape of a stage, as lens.trace has it of one picture.
+  #shape({ name, of, n }) {
+    const { C, H, W, N, T, h } = this.config;
+    if (name === "pixel_values") return [C, H, W];
+    return { patches: [N, n], tokens: [T, n], heads: [h, T, n ?? T], cls: [1, n], all: [n] }[of];
+  }
+
+  // One recorded row: {norm, first}, or null of the twin.
+  #row(kind, { number }, row, count) {
+    if (!this.arrays.stages) return null;
+    const { shape, data } = this.arrays.stages[kind];
+    const scale = this.own.stages.scales[number][kind === "values" ? 0 : 1];
+    const [norm, ...first] = data.subarray(row * shape[1], (row + 1) * shape[1]).map((x) => x * scale);
+    return { norm, first: first.slice(0, count) };
+  }
+
+  // Query, key, scores and probabilities of a token, all of its numbers; null of another stage.
   #computed(name, token, head) {
     const T = this.config.T;
     const [, i, what] = name.split(".");
     const row = (matrix) => matrix.subarray(token * T, (token + 1) * T);
-    const numbers = {
+    const compute = {
       query: () => this.query(i, head, token),
       key: () => this.key(i, head, token),
       scores: () => row(this.scores(i, head)),
       probabilities: () => row(this.attention(i, head)),
-    }[what]();
-    return { norm: Math.hypot(...numbers), first: Array.from(numbers) };
+    }[what];
+    if (!compute) return null;
+    const first = Array.from(compute());
+    return { norm: Math.hypot(...first), first };
   }
 
   // ---- The picture ----

@@ -22,11 +22,11 @@ from .pack import pack, pack_steps
 BUDGET = 4_700_000  # bytes of a photo's numbers in the page, which as a whole has 5 MB for each photo
 MOST, LEAST = 256, 16  # patches
 SHOWN = 640  # pixels of the longer side of the photo that is shown
-QUALITY = 85  # of its JPEG
-FIRST = 4  # numbers of each token that are kept at each stage
+QUALITY = 80  # of its JPEG
+FIRST = 3  # numbers of each token that are kept at each stage
 FEW = 10  # answers that are shown whatever they are; of more classes, the TOP of each photo
 TOP = 5
-BITS = {"hidden": 8, "gradient": 7, "query": 8, "key": 8, "twin": 4}  # of a number
+BITS = {"hidden": 8, "query": 8, "key": 8, "twin": 4}  # of a number
 # of these the page computes the values itself, from query and key
 COMPUTED = ("query", "key", "scores", "probabilities")
 
@@ -151,15 +151,16 @@ def eye_of(source, folder, fields, tensors):
 
 def most_patches(config):
     """How many patches of a photo are kept so that all of a model's numbers for it take BUDGET bytes."""
-    L, D = config.num_hidden_layers, config.hidden_size
-    h, F = config.num_attention_heads, 8 * L + 4
-    # deflated, they are about 0.95 of their bits, and lengths and first numbers 0.85
-    hidden = 0.95 * (L + 1) * D * (BITS["hidden"] + BITS["gradient"] + BITS["twin"]) / 8
-    heads = 0.95 * L * D * (BITS["query"] + BITS["key"] + 2 * BITS["twin"]) / 8
-    stages = 0.85 * 2 * (1 + FIRST) * (3 * F + L * h * (3 * 2 + 4))
-    knocked = L * (L + 1) / 2 * h
-    of_channels = 4 * (3 * (L + 1) * D + 4 * L * D)
-    return min(MOST, int((BUDGET * 3 / 4 - of_channels - 100_000) / (hidden + heads + stages + knocked)))
+    L, D, h = config.num_hidden_layers, config.hidden_size, config.num_attention_heads
+    # deflated, they are about 0.96 of their bits, and lengths and first numbers 0.85
+    hidden = 0.96 * (L + 1) * D * (BITS["hidden"] + BITS["twin"]) / 8
+    heads = 0.96 * L * D * (BITS["query"] + BITS["key"] + 2 * BITS["twin"]) / 8
+    stages = 0.85 * 2 * (1 + FIRST) * (2 * (8 * L + 4) + L * h * (2 + 6))
+    looks = L * (L - 1) / 2 * h
+    pixels = np.prod(to_2tuple(config.patch_size))
+    of_channels = 4 * (2 * (L + 1) * D + 4 * L * D)
+    room = BUDGET * 3 / 4 - of_channels - 60_000  # for the photo
+    return min(MOST, int(room / (hidden + heads + stages + looks + pixels)))
 
 
 def _twin(model):
@@ -188,9 +189,9 @@ def shown_answers(eye, views):
 def record(eye, view, answers):
     """All that the page shows of one photo, as a dict for JSON. answers: the numbers of those that are shown.
 
-    A number of a hidden state, q or k is off by half a step of its channel, a 500th of its range in this photo; one of
-    a gradient by a 250th of its token's range, since CLS's are far larger than the others'. So the page's attention,
-    which it computes from q and k, is off by 0.02 at most for the trained eye of the box, and by 0.0001 in the mean.
+    A number of a hidden state, q or k is off by half a step of its channel, a 500th of its range in this photo. So the
+    page's attention, which it computes from q and k, is off by 0.02 at most for the trained eye of the box, and by
+    0.0001 in the mean.
     MinivitError where a number is not finite.
     """
     model, x = eye.model, view.pixel_values
@@ -206,7 +207,6 @@ def record(eye, view, answers):
     stages["logits"] = lens.Stage(logits, np.eye(logits.shape[1])[[label]])
     _check_finite(view, stages)
     names = ["embeddings.output", *(f"layer.{i}.output" for i in range(model.config.num_hidden_layers))]
-    hidden, gradient = (np.stack([stages[name][kind][0] for name in names]) for kind in (0, 1))  # (L + 1, T, D)
     return {
         "name": view.name,
         "picture": view.picture,
@@ -214,13 +214,12 @@ def record(eye, view, answers):
         "label": answers.index(label),
         "logits": logits[0, answers].tolist(),
         "probabilities": eye.chances(logits)[0, answers].tolist(),
-        "hidden": pack_steps(hidden, 1, BITS["hidden"]),
-        "gradient": pack_steps(gradient, 2, BITS["gradient"]),
+        "hidden": pack_steps(np.stack([stages[name].value[0] for name in names]), 1, BITS["hidden"]),  # (L + 1, T, D)
         "query": pack_steps(_heads(stages, "query"), 2, BITS["query"]),
         "key": pack_steps(_heads(stages, "key"), 2, BITS["key"]),
         "stages": _stages(stages, model.config.patch_size),
         "occlusion": pack(lens.occlusion(model, x, lambda cls: eye.answer(cls)[:, label])),
-        "pixel_gradient": pack(abs(stages["pixel_values"].gradient[0]).sum(0), "float16"),
+        "pixel_gradient": pack_steps(abs(stages["pixel_values"].gradient[0]).sum(0), 1),  # (H, W)
         "knocked": _knocked(eye, x, answers),
         "twin": _record_twin(eye, x, names, answers),
     }
@@ -244,28 +243,27 @@ def _check_finite(view, stages):
 def _stages(stages, patch_size):
     """Of each stage, for each token and head: the length of its vector and its FIRST numbers, and of its gradient.
 
-    {"list": [{name, shape, of, scale}], "values", "gradients"}: entries (rows, 1 + FIRST) of all stages one behind the
-    other, those of values without what the page computes itself, those of gradients only where there are any; a row is
-    a patch, a token, a head's token (h, T), CLS or all, as `of` says. Times scale, [of values, of gradients].
+    {"list": [{name, of, n}], "scales", "values", "gradients"}: entries (rows, 1 + FIRST) of all stages one behind the
+    other, those of values without what the page computes itself; a row is a patch, a token, a head's token (h, T), CLS
+    or all, as `of` says, of n numbers. They are times scales, [of values, of gradients] for each stage.
     """
-    listed, rows = [], {"values": [], "gradients": []}
+    listed, scales, rows = [], [], {"values": [], "gradients": []}
     for name, stage in stages.items():
-        x = stage.value[0]
+        if name == "pixel_values":
+            patches = [images.patchify(x[0], patch_size) for x in stage]  # (N, C, P, Q) each
+            stage = lens.Stage(*(x.reshape(1, len(x), -1) for x in patches))  # (1, N, C * P * Q)
         of = {"pixel_values": "patches", "embeddings.patches": "patches", "embeddings.cls": "cls"}.get(name)
-        of = of or {1: "all", 2: "tokens", 3: "heads"}[x.ndim]
-        scales = []
+        of = of or {2: "all", 3: "tokens", 4: "heads"}[stage.value.ndim]
+        n = None if name.endswith((".scores", ".probabilities")) else stage.value.shape[-1]  # T, by photo
+        listed.append({"name": name, "of": of, "n": n})
+        scales.append([])
         for kind, x in zip(rows, stage, strict=True):
-            if x is None or (kind == "values" and name.rpartition(".")[2] in COMPUTED):
-                scales.append(None)
-                continue
-            if name == "pixel_values":
-                x = images.patchify(x[0], patch_size)  # (N, C, P, Q)
-                x = x.reshape(1, len(x), -1)
             numbers, scale = _numbers(x)
-            rows[kind].append(numbers)
-            scales.append(scale)
-        listed.append({"name": name, "shape": stage.value.shape[1:], "of": of, "scale": scales})
-    return {"list": listed} | {kind: pack(np.concatenate(each), "float16") for kind, each in rows.items() if each}
+            scales[-1].append(scale)
+            if kind == "gradients" or name.rpartition(".")[2] not in COMPUTED:
+                rows[kind].append(numbers)
+    entries = {kind: pack(np.concatenate(each), "float16") for kind, each in rows.items()}
+    return {"list": listed, "scales": scales} | entries
 
 
 def _numbers(x):
@@ -275,7 +273,7 @@ def _numbers(x):
     rows[:, 0] = np.sqrt((x * x).sum(1))
     few = x[:, :FIRST]
     rows[:, 1 : 1 + few.shape[1]] = few
-    scale = float(rows[:, 0].max()) or 1.0
+    scale = float(f"{rows[:, 0].max():.3g}") or 1.0
     return rows / scale, scale
 
 
@@ -297,11 +295,10 @@ def _knocked(eye, x, answers):
 
 
 def _record_twin(eye, x, names, answers):
-    """Of the untrained twin the hidden states, q and k, the stages without gradients, and its answers."""
+    """Of the untrained twin the hidden states, q and k, and its answers."""
     stages = lens.trace(eye.twin, x)
     with no_grad():
         logits = eye.answer(Tensor(stages["last_hidden_state"].value[:, 0]), eye.twin).data  # (1, K)
-    stages["logits"] = lens.Stage(logits, None)
     return {
         "label": int(logits[0, answers].argmax()),
         "logits": logits[0, answers].tolist(),
@@ -309,5 +306,4 @@ def _record_twin(eye, x, names, answers):
         "hidden": pack_steps(np.stack([stages[name].value[0] for name in names]), 1, BITS["twin"]),
         "query": pack_steps(_heads(stages, "query"), 2, BITS["twin"]),
         "key": pack_steps(_heads(stages, "key"), 2, BITS["twin"]),
-        "stages": _stages(stages, eye.config.patch_size),
     }
