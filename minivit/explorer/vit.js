@@ -225,12 +225,14 @@ function normalised(x, D, eps) {
   return [n, rstd];
 }
 
-// The mean of a, or of a * b, over each row of D numbers.
-function rowMeans(a, b, D) {
-  const means = new Float64Array(a.length / D);
-  for (let i = 0; i < a.length; i++) means[Math.floor(i / D)] += b ? a[i] * b[i] : a[i];
-  return means.map((sum) => sum / D);
+// The sum of a, or of a * b, over each row of D numbers; and the mean.
+function rowSums(a, b, D) {
+  const sums = new Float64Array(a.length / D);
+  for (let i = 0; i < a.length; i++) sums[Math.floor(i / D)] += b ? a[i] * b[i] : a[i];
+  return sums;
 }
+
+const rowMeans = (a, b, D) => rowSums(a, b, D).map((sum) => sum / D);
 
 // The heads apart: (T, h * d) -> (h, T, d).
 const splitHeads = differentiable(
@@ -290,14 +292,15 @@ const scores = differentiable("scores", "s = q k^T", "dq = ds k, dk = ds^T q", (
 
 // Scores to probabilities, along the last axis; shifted by the maximum so that exp cannot overflow.
 const softmax = differentiable("softmax", "y = exp(x) / sum(exp(x))", "dx = y * (dy - sum(dy * y))", (x) => {
-  const y = softmaxed(x.data, last(x));
-  return [
-    new Tensor(y, x.shape),
-    (dy) => {
-      const mean = rowMeans(dy, y, last(x)); // times K it is the sum
-      return [y.map((p, i) => p * (dy[i] - mean[Math.floor(i / last(x))] * last(x)))];
-    },
-  ];
+  const K = last(x);
+  const y = softmaxed(x.data, K);
+
+  function backward(dy) {
+    const sums = rowSums(dy, y, K);
+    return [y.map((p, i) => p * (dy[i] - sums[Math.floor(i / K)]))];
+  }
+
+  return [new Tensor(y, x.shape), backward];
 });
 
 function softmaxed(x, K) {
