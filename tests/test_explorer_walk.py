@@ -42,7 +42,8 @@ def steps_of(tab):
     tab.evaluate("minivit.app.set({mode: 'walk', step: 0})")
     texts = {}
     for _ in range(tab.evaluate("minivit.app.modes.walk.steps.length")):
-        texts[tab.locator("#walk h2").inner_text()] = tab.locator("#walk .step-words").inner_text().replace("\u2212", "-")
+        text = tab.locator("#walk .step-words").inner_text()
+        texts[tab.locator("#walk h2").inner_text()] = text.replace("\u2212", "-")
         tab.keyboard.press("ArrowRight")
     return texts
 

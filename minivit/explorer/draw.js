@@ -113,11 +113,14 @@ class Drawing {
 
   undo() {
     const last = this.before.pop();
-    if (last) this.put(last);
+    if (!last) return;
+    this.source.setLabel(last.label);
+    this.put(last.brightness);
   }
 
   remember() {
-    this.before = [...this.before.slice(-49), this.source.brightness()];
+    const { label } = this.source;
+    this.before = [...this.before.slice(-49), { brightness: this.source.brightness(), label }];
   }
 
   choose(tool) {
@@ -157,6 +160,7 @@ class Drawing {
   }
 
   press(event) {
+    if (event.button === 2) return; // its menu
     const [row, column] = this.at(event);
     this.moveCursor(Math.floor(row), Math.floor(column));
     if (this.tool === "measure") return this.app.redraw();

@@ -1,6 +1,6 @@
 // What the walk shows: small tables, numbers beside their colour, and the arithmetic that a pencil can follow.
 
-const FIRST_NUMBERS = 6; // of a row; a photo page keeps four
+const FIRST_NUMBERS = 6; // of a row; a photo page keeps fewer
 const MOST_KEYS = 5; // that are written out; the rest is one line
 
 function button(content, press) {
@@ -339,7 +339,7 @@ function slopeByHand(p) {
   ];
 }
 
-// ds = p * (dp - mean), key by key. A photo page keeps the first four keys: there the mean is told from one of them.
+// ds = p * (dp - mean), key by key. A photo page keeps the first few keys: there the mean is told from one of them.
 function softmaxBackwardByHand(p) {
   const [dp, ds] = [p.inBlock("probabilities").gradient, p.inBlock("scores").gradient];
   const whole = dp.length === p.config.T;

@@ -160,7 +160,8 @@ class Tape {
   }
 
   jump(node) {
-    return button(node.stage ?? nodeName(node), () => this.go(this.nodes.indexOf(node)));
+    const name = element("span", {}, ...breakable(node.stage ?? nodeName(node)));
+    return button(name, () => this.go(this.nodes.indexOf(node)));
   }
 
   showList(nodes) {
