@@ -376,6 +376,25 @@ def test_names_with_markup_stay_names():
     assert text.isascii() and not set("<>&") & set(text) and json.loads(text) == {"name": MEAN}
 
 
+def test_a_page_of_names_with_markup_opens_and_shows_them(browser, tmp_path):
+    eye = eye_of(random_model(num_labels=3, id2label={0: MEAN, 1: "<img src=x onerror=alert(1)>", 2: "</script>"}))
+    data = page.described(eye.config, "<i>model</i>") | page._recorded(eye, [small_photo(tmp_path)])
+    data["photos"][0]["name"] = MEAN
+    page.write(tmp_path / "a.html", data, MEAN)
+    tab, wrong = browser.new_page(), []
+    tab.on("dialog", lambda dialog: wrong.append(dialog.message) or dialog.dismiss())
+    tab.on("pageerror", lambda error: wrong.append(str(error)))
+    tab.on("console", lambda message: wrong.append(message.text))
+    tab.on("request", lambda request: wrong.append(request.url) if request.url[:5] not in ("file:", "data:") else None)
+    tab.goto((tmp_path / "a.html").as_uri())
+    tab.wait_for_selector("body[data-ready]", timeout=60_000)
+    assert tab.evaluate("minivit.source.answers") == eye.names and not tab.query_selector_all(
+        "img[onerror], main i, h1 i"
+    )
+    assert "<i>model</i>" in tab.inner_text("h1") and wrong == []
+    tab.close()
+
+
 def test_the_page_allows_its_own_script_and_style_and_nothing_else():
     found, _, script = parsed(page.filled({"a": 1}, "title"))
     (policy,) = [meta["content"] for meta in found.metas if meta.get("http-equiv") == "Content-Security-Policy"]
