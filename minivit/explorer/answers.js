@@ -5,7 +5,6 @@ const MOST = 10; // of a thousand classes only the likeliest are shown
 class Answers {
   constructor(app) {
     this.app = app;
-    this.whole = new WeakMap(); // source -> its logits with nothing knocked out, of a photo
   }
 
   show() {
@@ -18,7 +17,7 @@ class Answers {
 
   rows(source, logits) {
     const probabilities = source.probabilities();
-    const before = this.before(source, logits);
+    const before = this.before(source);
     let order = [...logits.keys()];
     if (order.length > MOST) order = order.sort((a, b) => logits[b] - logits[a]).slice(0, MOST);
     const best = logits.indexOf(Math.max(...logits));
@@ -26,10 +25,13 @@ class Answers {
   }
 
   // A photo's answers do not change but by a knock-out; a drawing's do, so that there is nothing to compare with.
-  before(source, logits) {
-    if (source.kind !== "photo") return null;
-    if (source.knocked.size === 0) this.whole.set(source, logits.slice());
-    return source.knocked.size ? this.whole.get(source) : null;
+  before(source) {
+    if (source.kind !== "photo" || source.knocked.size === 0) return null;
+    const out = [...source.knocked].join(",");
+    knockLike(source, "");
+    const logits = source.logits();
+    knockLike(source, out);
+    return logits;
   }
 
   // The likeliest answer, to be read aloud.
@@ -48,10 +50,10 @@ class Answers {
     return element(
       "tr",
       best ? { class: "best" } : {},
-      element("th", { scope: "row", title: name }, shortened(name)),
+      element("th", { scope: "row", title: name }, shortened(name), change && element("small", {}, change)),
       element("td", { class: "bars" }, bar),
       element("td", { class: "number" }, `${(100 * probability).toFixed(1)} %`),
-      element("td", { class: "number" }, minus(logit.toFixed(3)), change && element("small", {}, change))
+      element("td", { class: "number" }, minus(logit.toFixed(3)))
     );
   }
 }

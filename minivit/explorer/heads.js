@@ -42,7 +42,10 @@ class Heads {
       names.forEach((_, head) => row.append(this.cell(layer, head, head === h)));
       return row;
     });
-    byId("wall").style.setProperty("--columns", h + 1);
+    const [tall, wide] = this.app.source.config.grid;
+    for (const [name, value] of [["columns", h + 1], ["rows", L], ["shape", wide / tall]]) {
+      byId("look").style.setProperty(`--${name}`, value);
+    }
     byId("wall").replaceChildren(top, ...rows);
   }
 

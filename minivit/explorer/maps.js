@@ -137,7 +137,7 @@ class PatchGrid {
     const [x, y] = [((patch - 1) % columns) * w, Math.floor((patch - 1) / columns) * h];
     const corners = [[x, y, x + w, y], [x + w, y, x + w, y + h], [x + w, y + h, x, y + h], [x, y + h, x, y]];
     mark(context, corners, dash);
-    const side = Math.min(16 * (window.devicePixelRatio || 1), w, h);
+    const side = Math.min(16 * (window.devicePixelRatio || 1), w / 2, h / 2);
     context.fillStyle = "black";
     context.fillRect(letter === "q" ? x : x + w - side, y, side, side);
     context.fillStyle = "white";

@@ -47,7 +47,9 @@ class Numbers {
     const names = source.stages.filter((name) => !name.startsWith("layer.") || name.startsWith(`layer.${layer}.`));
     byId("stages-title").textContent = `${capital(tokenName(state.patch))} at each stage, head ${layer}.${state.head}`;
     const of = source.gradientOf ?? `${source.kind === "live" ? "the loss for" : "the logit of"} "${source.answers[source.label]}"`;
-    byId("stages-note").textContent = source.can.gradient ? `dx is the gradient of ${of}.` : "No gradients were recorded.";
+    const none = names.length ? "Gradients were recorded of the trained model only." : "Recorded of the trained model only.";
+    byId("stages-note").textContent = source.can.gradient ? `dx is the gradient of ${of}.` : none;
+    this.table.hidden = names.length === 0;
     this.table.replaceChildren(this.table.tHead, ...names.flatMap((name) => this.stage(name)));
   }
 

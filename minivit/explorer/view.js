@@ -238,7 +238,8 @@ async function main() {
     document.body.dataset.ready = "true";
   } catch (error) {
     byId("trouble").hidden = false;
-    byId("trouble").textContent = `${error.message}`;
+    byId("trouble").textContent = error.message;
+    document.querySelector("main").hidden = true;
     throw error;
   }
 }
