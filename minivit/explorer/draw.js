@@ -19,6 +19,8 @@ class Drawing {
 
   build(section) {
     this.canvas = element("canvas", { class: "drawing-canvas", tabindex: 0, role: "application" });
+    const { H, W } = this.source.config;
+    this.canvas.style.aspectRatio = `${W} / ${H}`;
     this.canvas.addEventListener("pointerdown", (event) => this.press(event));
     this.canvas.addEventListener("pointermove", (event) => this.move(event));
     this.canvas.addEventListener("keydown", (event) => this.keyOnCanvas(event));

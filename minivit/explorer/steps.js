@@ -24,7 +24,7 @@ const FORWARD = [
     formula: "N = (H / P) * (W / P)",
     shapes: ["patches (B, N, C P P)"],
     words: (p) => [
-      `The picture is cut into ${p.config.N} squares, which are read row by row, like the words of a page.`,
+      `The picture is cut into ${p.config.N} equal pieces, which are read row by row, like the words of a page.`,
       `Patch ${p.patch} is in row ${p.row + 1}, column ${p.column + 1}; it has C * P * P = ${sizeOf(p, "C P P")} numbers.`,
     ],
     numbers: (p) => [p.live ? pixelTable(p, cutOut(p, p.source.picture)) : pixelRows(p)],
