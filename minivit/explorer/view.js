@@ -231,6 +231,7 @@ async function main() {
     window.minivit = {
       get state() { return app.state; },
       get source() { return app.source; },
+      get map() { return VIEWS[app.state.view].map(app.source, app.state); },
       get lastRedraw() { return app.lastRedraw; },
       set: (hash) => app.set(readHash(hash, app.modes.walk)),
       app,
