@@ -16,7 +16,7 @@ class App {
     this.modes = { walk: new Walk(byId("walk"), this) };
     if (this.whole.can.tape) this.modes.tape = new Tape(byId("tape"), this);
     if (this.whole.kind === "live") this.drawing = new Drawing(byId("drawing"), this);
-    await this.set(readHash(location.hash, this.modes.walk));
+    await this.change(readHash(location.hash, this.modes.walk)); // the link that was opened stays as it is
   }
 
   get source() {
@@ -33,7 +33,14 @@ class App {
     return Math.min(most, source.config.N);
   }
 
-  set(changes) {
+  async set(changes) {
+    const done = this.change(changes); // all is drawn when set returns, but for a photo that is yet to be unpacked
+    this.link();
+    if (await done) this.link();
+  }
+
+  // Draws what has changed. A promise of true: that the state was changed only later.
+  change(changes) {
     const photo = clamp(changes.photo ?? this.state.photo, 0, this.photos - 1);
     if (!this.sources[photo]) return this.fetch(photo, changes);
     this.began = performance.now();
@@ -43,8 +50,7 @@ class App {
     this.state = tidy(next, this.whole, this.photos, steps.length);
     for (const source of [this.whole, this.whole.twin]) if (source) knockLike(source, this.state.knocked);
     this.redraw();
-    this.link();
-    return Promise.resolve();
+    return Promise.resolve(false);
   }
 
   get photos() {
@@ -54,7 +60,8 @@ class App {
   async fetch(photo, changes) {
     byId("said").textContent = "Unpacking the photo ...";
     this.sources[photo] = await this.load(photo);
-    return this.set(changes);
+    await this.change(changes);
+    return true;
   }
 
   // Walk and tape begin again where they were left.
