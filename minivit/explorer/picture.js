@@ -49,7 +49,7 @@ class Picture {
     const given = this.app.whole.picture;
     if (!this.drawn.has(given)) {
       if (typeof given !== "string") this.drawn.clear(); // a drawing's pictures do not come back
-      this.drawn.set(given, drawable(given, () => this.show()));
+      this.drawn.set(given, drawable(given, () => this.app.redraw()));
     }
     const image = this.drawn.get(given);
     return image.complete === false ? null : image;

@@ -110,7 +110,7 @@ function showSelfTest({ worst, rows }) {
   const line = ({ where, numeric, analytic, error }) =>
     `${error.toExponential(1)}  ${numeric.toExponential(6)}  ${analytic.toExponential(6)}  ${where}`;
   section.id = "selftest";
-  title.textContent = `Self test: ${rows.length} gradients, worst relative error ${worst.toExponential(1)}`;
+  title.textContent = `Self test: ${rows.length} gradients beside finite differences, worst relative error ${worst.toExponential(1)}`;
   list.textContent = ["error    differences    backward", ...rows.map(line)].join("\n");
   list.tabIndex = 0; // so that it can be scrolled by keys
   list.style.overflow = "auto";

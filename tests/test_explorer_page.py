@@ -1,0 +1,282 @@
+"""The explorer's page in a browser, opened by its file as a reader opens it: what it shows, and for everybody.
+
+What vit.js computes is compared with minivit in test_explorer_engine.py, what a page holds in test_explorer.py.
+"""
+
+import contextlib
+
+import numpy as np
+import pytest
+
+from minivit import Tensor, datasets, images, ops
+from minivit.explorer.page import explore
+from minivit.vit import ViTForImageClassification
+
+WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+SIZES = {"projector": (1280, 720), "150 % zoom": (853, 480), "phone": (390, 844)}
+MODES = {"photo": ("look", "walk"), "live": ("look", "walk", "tape")}
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """{kind: path} of a page of each kind."""
+    folder = tmp_path_factory.mktemp("pages")
+    photo = explore([images.photo("cat.jpg")], out=folder / "photo.html")
+    return {"photo": photo, "live": explore(model="digits", out=folder / "live.html")}
+
+
+@pytest.fixture
+def opened(browser, pages):
+    """opened(kind, hash, **options) is a tab on the page; in the end it asked for no other file, and told no error."""
+    asked, told = [], []
+    with contextlib.ExitStack() as stack:
+
+        def open_(kind, hash_="", size=(1280, 720), **options):
+            width, height = size
+            context = browser.new_context(viewport={"width": width, "height": height}, **options)
+            stack.callback(context.close)
+            tab = context.new_page()
+            tab.on("request", lambda request: asked.append(request.url))
+            tab.on("console", lambda message: told.append(message.text))
+            tab.on("pageerror", lambda error: told.append(str(error)))
+            tab.goto(pages[kind].as_uri() + hash_)
+            tab.wait_for_selector("body[data-ready]")
+            return tab
+
+        yield open_
+        assert told == []
+    # the photo in it is a data: URI, which is no request
+    ours = {path.as_uri() for path in pages.values()}
+    assert {url.partition("#")[0] for url in asked if not url.startswith("data:")} <= ours
+
+
+def from_page(tab, script):
+    """What a JavaScript expression gives, typed arrays as arrays; `source` and `state` are the page's."""
+    found = tab.evaluate(
+        f"""() => {{
+            const {{ source, state, app }} = window.minivit;
+            const found = {script};
+            return ArrayBuffer.isView(found) ? Array.from(found) : found;
+        }}"""
+    )
+    return np.array(found) if isinstance(found, list) else found
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """The model of the live page, and the first test digits as it sees them: (n, 1, 8, 8)."""
+    model = ViTForImageClassification.from_pretrained("digits")
+    _, test = datasets.digits()
+    return model, test
+
+
+def test_keys_lead_everywhere(opened):
+    tab = opened("photo", "#patch=5&layer=2&head=1")
+    columns = from_page(tab, "source.config.grid")[1]
+    for key, name, value in [
+        ("ArrowRight", "patch", 6),
+        ("ArrowDown", "patch", 6 + columns),
+        ("]", "layer", 3),
+        (".", "head", 2),
+        ("0", "patch", 0),
+        ("v", "view", "attended"),
+        ("u", "twin", True),
+        ("w", "mode", "walk"),
+        ("ArrowRight", "step", 1),
+        ("Escape", "mode", "look"),
+    ]:
+        tab.keyboard.press(key)
+        assert from_page(tab, f"state.{name}") == value, key
+    tab.keyboard.press("?")
+    assert tab.locator("dialog#keys").is_visible()
+
+
+def test_a_link_opens_the_view_it_was_copied_from(opened):
+    tab = opened("photo", "#lesson=5&layer=3&head=2&patch=7")
+    assert from_page(tab, "[state.view, state.layer, state.head, state.patch]").tolist() == ["attention", "3", "2", "7"]
+    tab.keyboard.press("ArrowRight")
+    tab.wait_for_url("**/photo.html#*patch=8*")
+    tab.reload()
+    tab.wait_for_selector("body[data-ready]")
+    assert from_page(tab, "state.patch") == 8
+    assert from_page(tab, "state.layer") == 3
+
+
+@pytest.mark.parametrize("hash_", ["#patch=9999&layer=-7&head=x", "#view=nothing&mode=tape&knocked=99.99,a", "#%"])
+def test_a_link_to_what_is_not_there_opens_what_is_near(opened, hash_):
+    tab = opened("photo", hash_)
+    assert from_page(tab, "state.layer") in range(-1, 12)
+    assert from_page(tab, "state.patch") in range(from_page(tab, "source.config.T"))
+
+
+def test_what_is_drawn_by_hand_is_what_minivit_reads(opened, digits):
+    model, _ = digits
+    tab = opened("live")
+    tab.get_by_role("button", name="clear").click()
+    box = tab.locator("canvas.drawing-canvas").bounding_box()
+    x, y, side = box["x"], box["y"], box["width"]
+    tab.mouse.move(x + 0.5 * side, y + 0.15 * side)
+    tab.mouse.down()
+    for step in range(1, 8):
+        tab.mouse.move(x + 0.5 * side, y + (0.15 + 0.1 * step) * side)
+    tab.mouse.up()
+    drawn = from_page(tab, "app.whole.pixels").reshape(1, 1, 8, 8)
+    grey = (drawn[0, 0] + 1) / 2  # of a mean and a deviation of 0.5
+    assert grey[:, 3:5].max() > 0.5 and grey[:, 0].max() < 0.01  # a stroke in the middle
+    logits = model(drawn.astype(np.float32)).logits.data[0]
+    np.testing.assert_allclose(from_page(tab, "source.logits()"), logits, atol=1e-5)
+    shown = tab.locator("#bars tr").nth(int(logits.argmax())).inner_text()
+    assert f"{logits.max():.3f}" in shown.replace("\u2212", "-")
+
+
+def test_any_drawing_with_any_heads_out_is_as_in_minivit(opened, digits, rng):
+    """30 pictures, each without some heads: logits, attention and pixel gradient, in float32."""
+    model, test = digits
+    tab = opened("live", "#mode=look")
+    L, h = 3, 8
+    for number in range(30):
+        mask = (rng.random((L, h)) > 0.2).astype(np.float32)
+        pixels = test[number][0] if number % 2 else rng.uniform(-1, 1, (1, 8, 8)).astype(np.float32)
+        knocked = ",".join(f"{i}.{head}" for i, head in np.argwhere(mask == 0))
+        label = int(test.labels[number])
+        tab.evaluate(
+            """([pixels, label, knocked]) => {
+                minivit.app.whole.setPixels(pixels);
+                minivit.app.whole.setLabel(label);
+                minivit.set(`#mode=look&knocked=${knocked}`);
+            }""",
+            [pixels.ravel().tolist(), label, knocked],
+        )
+        x = np.asarray(pixels, np.float32)[None]
+        output = model(x, labels=[label], head_mask=mask, output_attentions=True)
+        np.testing.assert_allclose(from_page(tab, "source.logits()"), output.logits.data[0], atol=1e-5)
+        i, head = rng.integers(L), rng.integers(h)
+        attention = from_page(tab, f"source.attention({i}, {head})").reshape(17, 17)
+        np.testing.assert_allclose(attention * mask[i, head], output.attentions[i].data[0, head], atol=1e-5)
+        gradient = from_page(tab, "source.pixelGradient().data").reshape(8, 8)
+        np.testing.assert_allclose(gradient, pixel_gradient(model, x, label, mask), atol=1e-5)
+
+
+def pixel_gradient(model, pixel_values, label, mask):
+    pixels = Tensor(pixel_values, requires_grad=True)
+    model(pixels, labels=[label], head_mask=mask).loss.backward()
+    return pixels.grad[0, 0]
+
+
+def test_the_photo_page_shows_the_numbers_of_the_eye(opened):
+    """Attention of the trained eye, from its rounded queries and keys, and the answers, as recorded."""
+    tab = opened("photo")
+    attention = from_page(tab, "source.attention(11, 2)")
+    T = from_page(tab, "source.config.T")
+    np.testing.assert_allclose(attention.reshape(T, T).sum(1), 1, atol=1e-9)
+    before = from_page(tab, "source.logits()")
+    tab.keyboard.press("k")
+    assert (from_page(tab, "source.logits()") != before).any()
+    tab.keyboard.press("k")
+    np.testing.assert_array_equal(from_page(tab, "source.logits()"), before)
+
+
+def test_the_products_that_are_written_out_make_the_attention_that_is_shown(opened):
+    tab = opened("photo", "#patch=9&layer=4&head=3&key=12")
+    q, k = (from_page(tab, f"source.{name}") for name in ("query(4, 3, 9)", "key(4, 3, 12)"))
+    keys = np.stack([from_page(tab, f"source.key(4, 3, {t})") for t in range(from_page(tab, "source.config.T"))])
+    p = ops.softmax(keys @ q / np.sqrt(len(q))).data[12]
+    text = tab.locator("#pair").inner_text().replace("\u2212", "-")
+    assert f"{q @ k:.4g}" in text and f"{p:.4g}" in text
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("kind", ["photo", "live"])
+def test_axe_finds_nothing(opened, kind, scheme):
+    """Of WCAG 2.0 to 2.2, levels A and AA."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    tab = opened(kind, color_scheme=scheme, reduced_motion="reduce")
+    for mode in [*MODES[kind], "keys", "twin"]:
+        tab.evaluate("mode => minivit.set(`#mode=${mode}&twin=${Number(mode === 'twin')}`)", mode)
+        if mode == "keys":
+            tab.keyboard.press("?")
+        found = Axe().run(tab, options={"runOnly": {"type": "tag", "values": WCAG}})
+        if mode == "keys":
+            tab.keyboard.press("Escape")
+        faults = [f"{one['id']}: {one['nodes'][0]['html'][:200]}" for one in found.response["violations"]]
+        assert faults == [], (mode, len(found.response["passes"]))
+        assert len(found.response["passes"]) > 10, mode  # it did look
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("kind", ["photo", "live"])
+def test_nothing_is_cut_off_at_the_side(opened, kind, size):
+    tab = opened(kind, size=SIZES[size])
+    for mode in MODES[kind]:
+        tab.evaluate("mode => minivit.set(`#mode=${mode}`)", mode)
+        width, window = tab.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+        assert width <= window, mode
+
+
+def test_every_control_is_reached_by_tab_and_shows_it(opened):
+    """What Tab reaches is visible, has a name, and an outline; the wall of heads is one stop and not 72."""
+    tab = opened("photo")
+    reached = []
+    tab.evaluate("document.body.focus()")
+    for _ in range(60):
+        tab.keyboard.press("Tab")
+        found = tab.evaluate(
+            """() => {
+                const one = document.activeElement, style = getComputedStyle(one);
+                const outline = style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2;
+                return [one.id || one.className || one.tagName, outline || style.boxShadow !== 'none'];
+            }"""
+        )
+        if found[0] == "BODY" or (reached and found == reached[0]):
+            break
+        reached.append(found)
+    names = [name for name, _ in reached]
+    assert {"mode-walk", "twin", "help", "view", "map", "cls", "layer", "head", "knock"} <= set(names)
+    assert len(reached) < 40
+    assert all(outline for _, outline in reached), [name for name, outline in reached if not outline]
+
+
+def test_the_reading_voice_is_told_the_value(opened):
+    tab = opened("photo", "#patch=3&layer=1&head=0&key=4")
+    said = tab.locator("#said").inner_text()
+    row = from_page(tab, "source.attention(1, 0)").reshape([from_page(tab, "source.config.T")] * 2)[3]
+    assert "patch 3" in said and f"{row[4]:.4g}" in said
+
+
+def test_the_difference_beside_the_gradient_of_a_pixel(opened):
+    tab = opened("live")
+    numeric, analytic = from_page(tab, "Object.values(app.whole.finiteDifference(27))")[:2]
+    assert abs(float(numeric) - float(analytic)) <= 1e-7 * max(1, abs(float(analytic)))
+
+
+def test_the_selftest_prints_its_worst_error(opened):
+    tab = opened("live", "#selftest")
+    tab.wait_for_function("window.minivit.selftest")
+    worst = tab.evaluate("minivit.selftest.worst")
+    assert 0 < worst < 1e-5  # of float64 differences, as gradcheck allows
+    assert tab.get_by_text("finite differences").count() >= 1
+
+
+def test_without_javascript_the_page_says_what_it_needs(browser, pages):
+    context = browser.new_context(java_script_enabled=False)
+    tab = context.new_page()
+    tab.goto(pages["photo"].as_uri())
+    assert "switch JavaScript on" in tab.inner_text("body")
+    context.close()
+
+
+def test_the_walk_goes_there_and_back(opened):
+    """Every step has its title, formula, shapes, and a lesson; it begins with pixels and ends with their gradient."""
+    for kind in ("photo", "live"):
+        tab = opened(kind, "#mode=walk")
+        steps = from_page(tab, "app.modes.walk.steps.length")
+        assert 20 <= steps <= 40
+        texts = []
+        for _ in range(steps):
+            texts.append(tab.locator("#walk").inner_text())
+            tab.keyboard.press("ArrowRight")
+        assert len(set(texts)) == steps
+        assert all("esson" in text for text in texts)
+        for name in ("softmax", "layer norm", "gradient"):
+            assert any(name in text.lower() for text in texts), name
