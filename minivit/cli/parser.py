@@ -225,7 +225,7 @@ def _parser():
     made.add_argument("--color", action=argparse.BooleanOptionalAction, help=help_)
 
     data = {"metavar": "DATA", "help": "digits, mnist:FOLDER, cifar10:FOLDER, or a folder of photos"}
-    source = {"metavar": "DIR", "help": "folder of a model, as train, finetune or import made it; or digits, in the package"}
+    source = {"metavar": "DIR", "help": "folder of a model that train, finetune or import made; digits: in the package"}
 
     made = command(train, "train digits --out runs/digits")
     made.add_argument("data", **data)
