@@ -11,8 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,10 +24,11 @@ from minivit.errors import MinivitError
 from minivit.machinery import communication
 from minivit.machinery.threads import get_num_threads
 
-MPIEXEC = shutil.which("mpiexec", path=Path(sys.executable).parent) or shutil.which("mpiexec")
-with_mpi = pytest.mark.skipif(
-    find_spec("mpi4py") is None or MPIEXEC is None, reason="the extra mpi is not installed: pip install -e '.[mpi]'"
-)
+try:
+    MPIEXEC = communication.mpiexec()
+except MinivitError:
+    MPIEXEC = None
+with_mpi = pytest.mark.skipif(MPIEXEC is None, reason="the extra mpi is not installed: pip install -e '.[mpi]'")
 
 
 @pytest.fixture(autouse=True)
@@ -86,11 +85,16 @@ def weights(learner):
     return np.concatenate([parameter.data.ravel() for parameter in learner.parameters()])
 
 
-def launch(count, script, *arguments, timeout=60):
-    """Run a script in so many processes; what it printed. It may use all names of this file."""
-    head = f"import sys; sys.path[:0] = [{os.path.dirname(__file__)!r}]\nfrom test_communication import *\n"
-    command = [MPIEXEC, "-n", str(count), sys.executable, "-c", head + script, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+def processes(count, script, *arguments):
+    """The command that runs a script, which may use all names of this file, in so many processes."""
+    head = f"import sys; sys.path[:0] = [{os.path.dirname(__file__)!r}]\n"
+    head += "from pathlib import Path; from test_communication import *\n"
+    return [MPIEXEC, "-n", str(count), sys.executable, "-c", head + script, *map(str, arguments)]
+
+
+def launch(count, script, *arguments):
+    """What such a script prints."""
+    done = subprocess.run(processes(count, script, *arguments), capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -357,9 +361,8 @@ sys.exit(main(["train", "digits", "--epochs", "1000", "--out", sys.argv[1] + "/o
 @with_mpi
 @pytest.mark.skipif(os.name == "nt", reason="Windows knows no kill -9")
 def test_a_process_that_is_killed_ends_the_others_and_the_state_is_whole(tmp_path):
-    head = f"import sys; sys.path[:0] = [{os.path.dirname(__file__)!r}]\nfrom test_communication import *\n"
     path = tmp_path / "out" / "training.npz"
-    process = running([MPIEXEC, "-n", "2", sys.executable, "-c", head + LONG, str(tmp_path)], path)
+    process = running(processes(2, LONG, tmp_path), path)
     pids = [int((tmp_path / f"{rank}.pid").read_text()) for rank in (0, 1)]
     os.kill(pids[1], signal.SIGKILL)
     printed, _ = process.communicate(timeout=30)

@@ -128,6 +128,16 @@ def world():
     return World(MPI)
 
 
+def mpiexec():
+    """The path of the mpiexec of this Python's environment, or else of the system. MinivitError: see start."""
+    beside = [Path(sys.executable).parent, Path(sys.prefix, "Library", "bin"), None]  # the second: Intel's, on Windows
+    found = next((path for place in beside if (path := shutil.which("mpiexec", path=place))), None)
+    missing = [name for name, there in (("mpi4py", find_spec("mpi4py")), ("mpiexec", found)) if not there]
+    if missing:
+        raise MinivitError("--processes", f"{' and '.join(missing)} cannot be found.", hint=_INSTALL)
+    return found
+
+
 def start(count, arguments):
     """Run `minivit` with these arguments in so many processes on this machine. Returns the exit code.
 
@@ -136,14 +146,8 @@ def start(count, arguments):
     """
     import subprocess  # which nobody else needs
 
-    beside = [Path(sys.executable).parent, Path(sys.prefix, "Library", "bin")]  # the second: Intel's MPI on Windows
-    mpiexec = next((found for place in beside if (found := shutil.which("mpiexec", path=place))), None)
-    mpiexec = mpiexec or shutil.which("mpiexec")
-    missing = [name for name, there in (("mpi4py", find_spec("mpi4py")), ("mpiexec", mpiexec)) if not there]
-    if missing:
-        raise MinivitError("--processes", f"{' and '.join(missing)} cannot be found.", hint=_INSTALL)
     dev = ["-X", "dev"] if sys.flags.dev_mode else []
-    command = [mpiexec, "-n", str(count), sys.executable, *dev, "-m", "minivit", *arguments]
+    command = [mpiexec(), "-n", str(count), sys.executable, *dev, "-m", "minivit", *arguments]
     environment = os.environ | {_COUNTS[0]: str(count)}  # so that none of them starts others, whatever mpiexec this is
     if count > (os.cpu_count() or 1):  # MPICH: who waits sleeps, and does not keep a core that another could use
         environment.setdefault("MPIR_CVAR_ENABLE_HEAVY_YIELD", "1")
