@@ -325,15 +325,19 @@ class _Run:
                 rule="all processes of a training have the same model, data and settings.",
                 hint="see that each machine has the same files, and the same minivit.",
             )
-        state = self.processes.broadcast(self._state() if self.processes.is_first else None)
+        arrays, meta = self._state() if self.processes.is_first else ({}, None)
+        names, meta = self.processes.broadcast((list(arrays), meta))
+        arrays = {name: self.processes.broadcast(arrays.get(name)) for name in names}
         if not self.processes.is_first:
-            self._restore("the first process", *state)
+            self._restore("the first process", arrays, meta)
 
     def check_generators(self):
         """Refuse to go on where the processes' generators are not alike any more."""
+        if self.processes.size == 1:
+            return
         copies = [np.random.Generator(copy.deepcopy(rng.bit_generator)) for rng in self._generators()]
         following = [rng.random(3, np.float32).tolist() for rng in copies]
-        if self.processes.size > 1 and any(numbers != following for numbers in self.processes.gather(following)):
+        if any(numbers != following for numbers in self.processes.gather(following)):
             raise MinivitError(
                 "fit",
                 "the processes have not drawn as many random numbers as one another.",
@@ -391,6 +395,7 @@ class _Run:
         if math.isfinite(value):
             self.model.zero_grad()
             loss.backward(np.full_like(loss.data, count / total))
+        learned, flat = self._gradients()
         right = np.nan if correct is None else correct if count else 0
         *sums, stop = self.processes.agree(value * count, right, bool(asked))
         if not math.isfinite(sums[0]):
@@ -401,7 +406,7 @@ class _Run:
                 hint="use a lower lr, a warm-up, or max_norm=1 to clip gradients; look for NaN in the data. "
                 "What was saved last is whole.",
             )
-        self._add_gradients()
+        self._add_up(learned, flat)
         if max_norm is not None:
             clip_grad_norm(self.optimizer.parameters, max_norm)
         self.optimizer.step()
@@ -412,14 +417,20 @@ class _Run:
         self.sums += sums
         return stop
 
-    def _add_gradients(self):
-        """Each gradient is the sum of the processes', which travel as one array: a message costs time however short."""
+    def _gradients(self):
+        """(parameters, their gradients as one array): one message, since each costs time however short it is."""
         learned = [parameter for parameter in self.optimizer.parameters if parameter.grad is not None]
         if self.processes.size == 1 or not learned:
-            return
-        flat = self.processes.all_reduce(np.concatenate([parameter.grad.ravel() for parameter in learned]))
-        ends = np.cumsum([parameter.size for parameter in learned])
-        for parameter, part in zip(learned, np.split(flat, ends[:-1]), strict=True):
+            return [], None
+        return learned, np.concatenate([parameter.grad.ravel() for parameter in learned])
+
+    def _add_up(self, learned, flat):
+        """Each gradient is the sum of the processes'."""
+        if learned:
+            self.processes.all_reduce(flat)
+        place = 0
+        for parameter in learned:
+            part, place = flat[place : place + parameter.size], place + parameter.size
             parameter.grad = part.reshape(parameter.shape).astype(parameter.dtype, copy=False)
 
     def check_weights(self):

@@ -5,6 +5,7 @@ window will be opened.
 """
 
 import argparse
+import os
 import signal
 import sys
 import traceback
@@ -349,6 +350,8 @@ def _run(args, processes, argv):
     if "processes" not in args:
         return (args.run(args) or 0) if processes.is_first else 0
     if args.processes > 1 and processes.size == 1:
+        if args.processes > (cores := os.cpu_count() or 1):
+            print(f"note: {args.processes} processes on {cores} cores wait for one another.", flush=True)
         return communication.start(args.processes, argv)
     with processes.together():
         args.run(args)
