@@ -34,7 +34,7 @@ def random_crop(x, padding, rng, fill=-1.0):
     padding = int(padding)
     wide = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)), constant_values=fill)
     windows = np.lib.stride_tricks.sliding_window_view(wide, (H, W), axis=(2, 3))  # (B, C, 2p + 1, 2p + 1, H, W)
-    down, right = rng.integers(0, 2 * padding + 1, (2, B))
+    down, right = rng.integers(0, 2 * padding + 1, B), rng.integers(0, 2 * padding + 1, B)
     return windows[np.arange(B), :, down, right]  # (B, C, H, W)
 
 

@@ -1,7 +1,10 @@
 """Training: fit a model to a dataset, measure it, and stop and go on without losing a bit. Knows nothing of ViT.
 
 A model is a Module that takes pixel_values (B, C, H, W) and gives logits (B, K), or an object that has them. A dataset
-has `len()`, `labels`, `class_names`, `batch(indices) -> (pixel_values, labels)` and, in order, `batches(batch_size)`.
+has `len()`, `labels`, `class_names` and `batch(indices) -> (pixel_values, labels)`.
+
+Started by mpiexec, N processes share each batch (see machinery/communication.py): each takes its rows, and the mean
+gradient is that of one process with the whole batch, but for rounding.
 """
 
 import contextlib
@@ -20,10 +23,12 @@ import numpy as np
 
 from . import ops
 from .autograd import no_grad
-from .errors import FileError, MinivitError, ShapeError, check_whole
+from .errors import FileError, MinivitError, ShapeError, check_whole, shortened
+from .machinery.communication import world
 from .machinery.files import regular, replacing
 from .machinery.lock import locked
 from .machinery.progress import Line
+from .machinery.random import Share, shared_out
 from .machinery.signals import deferred_signals
 from .optim import clip_grad_norm
 from .weights.state import check_progress, read_state, write_state
@@ -35,6 +40,8 @@ SAVE_SHARE = 0.1  # of the time, at most, for saving: a large model on a slow di
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C or another signal during fit, after the state was saved. number: of the signal."""
+
+    agreed = True  # all processes stop with it
 
     def __init__(self, text, number=signal.SIGINT):
         super().__init__(text)
@@ -74,13 +81,19 @@ def _check_task(where, model):
 
 def evaluate(model, dataset, batch_size=256):
     """Measure a model on a dataset, in evaluation mode. Returns an Evaluation; MinivitError for an empty dataset."""
+    check_whole("evaluate", "batch_size", batch_size, most=math.inf)
     if not len(dataset):
         raise MinivitError("evaluate", "there are no examples to measure the model on.")
     _check_task("evaluate", model)
-    K = len(dataset.class_names)
-    losses, predictions = 0.0, []
-    with model.evaluating(), no_grad():
-        for pixel_values, labels in dataset.batches(batch_size):
+    K, processes = len(dataset.class_names), world()
+    loss, predictions = 0.0, np.zeros(len(dataset), np.int64)
+    with processes.together(), model.evaluating(), no_grad():
+        for start in range(0, len(dataset), batch_size):
+            rows = np.arange(start, min(start + batch_size, len(dataset)))
+            rows = rows[processes.rows(len(rows))]
+            if not len(rows):
+                continue
+            pixel_values, labels = dataset.batch(rows)
             output = model(pixel_values)
             logits = getattr(output, "logits", output)
             if logits.shape[1] != K:
@@ -90,12 +103,13 @@ def evaluate(model, dataset, batch_size=256):
                     rule="the model's classes are the data's.",
                     hint="finetune the model on this data: it gets a new head.",
                 )
-            losses += ops.cross_entropy(logits, labels).item() * len(labels)
-            predictions.append(logits.data.argmax(-1))
-    predictions = np.concatenate(predictions)  # (N,)
+            loss += ops.cross_entropy(logits, labels).item() * len(labels)
+            predictions[rows] = logits.data.argmax(-1)
+        loss = processes.agree(loss)[0] / len(dataset)
+        processes.all_reduce(predictions)
     confusion = np.zeros((K, K), np.int64)
     np.add.at(confusion, (dataset.labels, predictions), 1)
-    return Evaluation(losses / len(dataset), float((predictions == dataset.labels).mean()), confusion, predictions)
+    return Evaluation(float(loss), float((predictions == dataset.labels).mean()), confusion, predictions)
 
 
 def fit(
@@ -135,6 +149,11 @@ def fit(
     The history is a list with a dict for each epoch: epoch, lr, train_loss, train_accuracy, test_loss, test_accuracy,
     seconds. Ctrl-C and the signals that end a process (SIGTERM, SIGHUP, Windows' SIGBREAK) finish the step, save and
     raise Interrupted. A loss that is not finite raises MinivitError.
+
+    Where N processes share the batches, each calls fit with the same arguments; the first prints and writes, and a
+    file that it wrote is gone on from with any N. augment and loss get some rows of a batch, and an rng whose numbers
+    for a row are those that one process would draw, where rows are the first axis; loss is a mean over the rows. What
+    stops one process stops all of them after the same step.
     """
     check_whole("fit", "epochs", epochs, most=math.inf)
     check_whole("fit", "batch_size", batch_size, most=math.inf)
@@ -147,7 +166,8 @@ def fit(
             rule="the optimizer was made of this model's parameters.",
             hint="make it anew after the model: optim.AdamW(model.parameters(), lr=1e-3).",
         )
-    run = _Run(model, optimizer, average, np.random.default_rng(rng))
+    processes, share = world(), Share(0, 0, 0)
+    run = _Run(model, optimizer, average, np.random.default_rng(rng), processes)
     run.settings = _settings(train, epochs, batch_size, optimizer, label_smoothing, schedule, max_norm, average)
     run.counts = loss is None
     loss = loss or functools.partial(classification, label_smoothing=label_smoothing)
@@ -158,12 +178,18 @@ def fit(
     if resume and checkpoint is None:
         raise MinivitError("fit", "resume=True, but no checkpoint is given.", hint="name the file to go on from.")
     with contextlib.ExitStack() as stack:
+        stack.enter_context(processes.together())
+        if not processes.is_first:
+            checkpoint, resume, verbose = None, False, False
         if checkpoint is not None:
             run.lock = stack.enter_context(locked(Path(checkpoint).parent))
             if resume:
                 run.restore(checkpoint)
             elif (history := Path(checkpoint).with_name(HISTORY)).exists() and not is_history(history):
                 raise FileError(history, "is not the history of a training.", hint="choose another folder.")
+        if processes.size > 1:
+            run.join()
+            stack.enter_context(shared_out([run, *model.modules()], share))
         asked = stack.enter_context(deferred_signals())
         line = Line(epochs, len(train), run.epoch * len(train) + run.done, verbose)
         stack.enter_context(contextlib.closing(line))
@@ -173,19 +199,22 @@ def fit(
         while run.epoch < epochs:
             if run.order is None:
                 run.order, run.done, run.sums = run.rng.permutation(len(train)), 0, np.zeros(2)
+                run.check_generators()
             while run.done < len(train):
                 indices = run.order[run.done : run.done + batch_size]
-                pixel_values, labels = train.batch(indices)
+                rows = processes.rows(len(indices))
+                count = rows.stop - rows.start
+                if not count:  # it goes along with a row of another, which counts as nothing
+                    rows = slice(0, 1)
+                share.start, share.stop, share.total = rows.start, rows.stop, len(indices)
+                pixel_values, labels = train.batch(indices[rows])
                 if augment is not None:
                     pixel_values = augment(pixel_values, run.rng)
                 optimizer.lr = rate(run.step)
                 value, correct = loss(model, pixel_values, labels, run.rng)
-                run.learn(value, max_norm)
-                run.step += 1
-                run.done += len(indices)
-                run.sums += value.item() * len(indices), np.nan if correct is None else correct
-                if asked:
-                    run.stop(checkpoint, epochs, asked[0])
+                stop = run.learn(value, correct, count, len(indices), max_norm, asked)
+                if stop:
+                    run.stop(checkpoint, epochs, asked)
                 line.step(run, len(indices))
                 if checkpoint is not None and run.is_due():
                     run.save(checkpoint)
@@ -203,8 +232,9 @@ def fit(
             line.epoch(row)
             if checkpoint is not None and (run.epoch == epochs or run.is_due()):
                 run.save(checkpoint)
-            if asked and run.epoch < epochs:
-                run.stop(checkpoint, epochs, asked[0])
+            if processes.agree(bool(asked))[0] and run.epoch < epochs:
+                run.stop(checkpoint, epochs, asked)
+        processes.agree()  # that the last state was saved
     if average is not None:
         with average.applied():
             weights = model.state_dict()
@@ -215,8 +245,9 @@ def fit(
 class _Run:
     """Everything that changes while fit runs, so that it can be saved and put back."""
 
-    def __init__(self, model, optimizer, average, rng):
+    def __init__(self, model, optimizer, average, rng, processes):
         self.model, self.optimizer, self.average, self.rng = model, optimizer, average, rng
+        self.processes = processes
         self.lr = optimizer.lr  # the base rate: the schedule changes optimizer.lr in each step
         self.epoch = self.step = self.done = 0  # epochs, steps, and examples of this epoch that are done
         self.order = None  # the order of the examples in this epoch
@@ -253,6 +284,22 @@ class _Run:
         self.check_weights()
         began = time.perf_counter()
         self.spent()
+        state = self._state()
+        self.lock.check()
+        try:
+            write_state(path, *state)
+        except FileError:
+            self.lock.check()  # it may have gone in between
+            raise
+        try:
+            write_history(Path(path).with_name(HISTORY), self.history)
+        except FileError as error:  # a spreadsheet has it open: what it would say is in the state, too
+            warnings.warn(f"{error}", stacklevel=4)
+        self.saved = time.perf_counter()
+        self.cost = self.saved - began
+
+    def _state(self):
+        """(arrays, meta), as a file holds them."""
         arrays = {
             f"{name}/{key}": array for name, part in self._parts().items() for key, array in part.state_dict().items()
         }
@@ -265,18 +312,38 @@ class _Run:
             "history": self.history,
             **{name: getattr(self, name) for name in ("lr", "epoch", "step", "done", "seconds")},
         }
-        self.lock.check()
-        try:
-            write_state(path, arrays, meta)
-        except FileError:
-            self.lock.check()  # it may have gone in between
-            raise
-        try:
-            write_history(Path(path).with_name(HISTORY), self.history)
-        except FileError as error:  # a spreadsheet has it open: what it would say is in the state, too
-            warnings.warn(f"{error}", stacklevel=4)
-        self.saved = time.perf_counter()
-        self.cost = self.saved - began
+        return arrays, meta
+
+    def join(self):
+        """Begin as the first of the processes does. MinivitError where this one has other data or settings."""
+        first = self.processes.broadcast(self.settings)
+        differ = [f"{k}: {first[k]} in the first, {own} in this" for k, own in self.settings.items() if first[k] != own]
+        if differ:
+            raise MinivitError(
+                "fit",
+                "\n    ".join(["the processes do not train the same:", *shortened(differ)]),
+                rule="all processes of a training have the same model, data and settings.",
+                hint="see that each machine has the same files, and the same minivit.",
+            )
+        arrays, meta = self._state() if self.processes.is_first else ({}, None)
+        names, meta = self.processes.broadcast((list(arrays), meta))
+        arrays = {name: self.processes.broadcast(arrays.get(name)) for name in names}
+        if not self.processes.is_first:
+            self._restore("the first process", arrays, meta)
+
+    def check_generators(self):
+        """Refuse to go on where the processes' generators are not alike any more."""
+        if self.processes.size == 1:
+            return
+        copies = [np.random.Generator(copy.deepcopy(rng.bit_generator)) for rng in self._generators()]
+        following = [rng.random(3, np.float32).tolist() for rng in copies]
+        if any(numbers != following for numbers in self.processes.gather(following)):
+            raise MinivitError(
+                "fit",
+                "the processes have not drawn as many random numbers as one another.",
+                rule="augment, loss and modules draw arrays with a row for each example, or the same in each process.",
+                hint="rng.normal(0, 1, (len(x), 3)) rather than (3, len(x)); or train with one process.",
+            )
 
     def restore(self, path):
         """Go on from a state; FileError, with nothing changed, where it belongs to another run."""
@@ -318,23 +385,53 @@ class _Run:
         self.sums, self.order, self.history = arrays["run/sums"], arrays.get("run/order"), meta["history"]
         vars(self).update({name: meta[name] for name in ("lr", "epoch", "step", "done", "seconds")})
 
-    def learn(self, loss, max_norm):
-        """Backward and one step of the optimiser; a loss that is not a number stops before it spoils the weights."""
-        if not math.isfinite(loss.item()):
+    def learn(self, loss, correct, count, total, max_norm, asked):
+        """Backward and one step of the optimiser, for the mean over `total` examples, `count` of them of this process.
+
+        Returns whether somebody asked one of the processes to stop. A loss that is not a number stops all of them
+        before it spoils the weights.
+        """
+        value = loss.item()
+        if math.isfinite(value):
+            self.model.zero_grad()
+            loss.backward(np.full_like(loss.data, count / total))
+        learned, flat = self._gradients()
+        right = np.nan if correct is None else correct if count else 0
+        *sums, stop = self.processes.agree(value * count, right, bool(asked))
+        if not math.isfinite(sums[0]):
             raise MinivitError(
                 "fit",
-                f"the loss became {loss.item()} in epoch {self.epoch + 1}, step {self.step + 1}.",
+                f"the loss became {sums[0] / total} in epoch {self.epoch + 1}, step {self.step + 1}.",
                 rule="the loss is a finite number; after NaN every weight would be NaN too.",
                 hint="use a lower lr, a warm-up, or max_norm=1 to clip gradients; look for NaN in the data. "
                 "What was saved last is whole.",
             )
-        self.model.zero_grad()
-        loss.backward()
+        self._add_up(learned, flat)
         if max_norm is not None:
             clip_grad_norm(self.optimizer.parameters, max_norm)
         self.optimizer.step()
         if self.average is not None:
             self.average.update()
+        self.step += 1
+        self.done += total
+        self.sums += sums
+        return stop
+
+    def _gradients(self):
+        """(parameters, their gradients as one array): one message, since each costs time however short it is."""
+        learned = [parameter for parameter in self.optimizer.parameters if parameter.grad is not None]
+        if self.processes.size == 1 or not learned:
+            return [], None
+        return learned, np.concatenate([parameter.grad.ravel() for parameter in learned])
+
+    def _add_up(self, learned, flat):
+        """Each gradient is the sum of the processes'."""
+        if learned:
+            self.processes.all_reduce(flat)
+        place = 0
+        for parameter in learned:
+            part, place = flat[place : place + parameter.size], place + parameter.size
+            parameter.grad = part.reshape(parameter.shape).astype(parameter.dtype, copy=False)
 
     def check_weights(self):
         """Refuse to keep weights that are not numbers: the last step may have spoiled them."""
@@ -357,15 +454,16 @@ class _Run:
         """`with run.averaged():` the model has the average of its weights, where one is kept."""
         return contextlib.nullcontext() if self.average is None else self.average.applied()
 
-    def stop(self, checkpoint, epochs, number):
-        """After Ctrl-C or another signal: save, and say how to go on."""
+    def stop(self, checkpoint, epochs, asked):
+        """After Ctrl-C or another signal, in one of the processes: save, and say how to go on."""
+        number = max(self.processes.gather(asked[0] if asked else 0))
         if checkpoint is None:
             text = f"stopped in epoch {self.epoch + 1} of {epochs}; nothing was saved: no checkpoint is set."
         else:
             self.save(checkpoint)
             text = f"stopped in epoch {self.epoch + 1} of {epochs}, after step {self.step}; saved in {checkpoint}.\n"
             text += "  hint: the same call with resume=True (--resume on the command line) goes on from there."
-        raise Interrupted(text, number)
+        raise Interrupted(self.processes.broadcast(text), number)
 
 
 def _state_of(rng, state):

@@ -10,6 +10,7 @@ import pytest
 from minivit import Tensor, gradcheck, no_grad, ops
 from minivit.errors import MinivitError, ShapeError
 from minivit.machinery import blocks
+from minivit.machinery.random import Share, SharedGenerator
 
 ROOM = sys.modules["minivit.ops.attention"]  # ops.attention is the function
 
@@ -129,6 +130,17 @@ def test_a_seed_drops_the_same_whatever_the_scores_and_with_or_without_a_graph(k
         with no_grad():
             drops.append(ops.scaled_dot_product_attention(x, k, v, 0.5, 3).data == 0)
     assert all((one == drops[0]).all() for one in drops) and 0.4 < drops[0].mean() < 0.6
+
+
+@pytest.mark.parametrize("keep", [0, 2**22])
+def test_a_share_of_the_batch_drops_what_one_process_drops_there(keep, block, number, monkeypatch):
+    monkeypatch.setattr(ROOM, "KEEP", keep)
+    q, v = np.zeros((5, 3, 7, 2)), np.broadcast_to(np.eye(9), (5, 3, 9, 9))  # shows the probabilities themselves
+    whole = ops.scaled_dot_product_attention(q, np.zeros((5, 3, 9, 2)), v, 0.5, np.random.default_rng(3)).data
+    for rows in (slice(0, 2), slice(2, 5)):
+        rng = SharedGenerator(np.random.PCG64(3), Share(rows.start, rows.stop, 5))
+        part = ops.scaled_dot_product_attention(q[rows], np.zeros((5, 3, 9, 2))[rows], v[rows], 0.5, rng).data
+        np.testing.assert_array_equal(part, whole[rows])
 
 
 def test_the_same_bits_with_and_without_a_graph(block, rng):

@@ -55,16 +55,19 @@ def test_a_formula_that_returns_something_else_is_told(formula, sums, came, bloc
 def test_by_queries_is_the_formula(leading, tokens, block, number, rng):
     q, k = rng.standard_normal((*leading, tokens[0], 3)), rng.standard_normal((*leading, tokens[1], 3))
     w = rng.standard_normal((*leading, tokens[1], 2))
-    places = []
+    places, scores = [], []
 
     def formula(place, q, k, w):
         assert q.ndim == k.ndim == w.ndim == 4 and k.shape[2] == w.shape[2] == tokens[1]
         places.append(place)
+        scores.append((place, (q @ k.mT).ravel()))
         return (q @ k.mT @ w,), (k * q.sum(2, keepdims=True), w + q.shape[2])
 
     (y,), (dk, dw) = blocks.by_queries(formula, (q,), (k, w))
     first = places.copy()
     assert len(set(places)) == len(places)
+    for place, few in scores:
+        np.testing.assert_allclose((q @ k.mT).ravel()[place : place + few.size], few, atol=1e-12)
     np.testing.assert_allclose(y, q @ k.mT @ w, atol=1e-12)
     if math.prod(leading) * tokens[0]:
         np.testing.assert_allclose(dk, k * q.sum(-2, keepdims=True), atol=1e-12)

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import copy
+import itertools
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import minivit
 from minivit import nn, notebook, optim, training, vit
 from minivit.datasets import Dataset
 from minivit.errors import MinivitError
+from minivit.machinery.random import Share, SharedGenerator, generator_at, shared_out
 
 CONFIG = vit.ViTConfig(
     hidden_size=6,
@@ -247,3 +249,54 @@ DIGITS = vit.ViTConfig(
     hidden_dropout_prob=0.2,
     attention_probs_dropout_prob=0.2,
 )
+
+
+def batch_of_draws(rng, rows):
+    """What a training may draw for so many rows, in an order that leaves halves of 64 bits over."""
+    return [
+        rng.random((rows, 3), dtype=np.float32),
+        rng.random((rows, 1)),
+        rng.random((rows, 3, 1), np.float32),
+        rng.uniform(-1, 1, rows),
+        rng.integers(0, 9, rows),
+        rng.integers(0, 9, size=(rows, 3)),
+        rng.random(rows, dtype=np.float32),
+        rng.standard_normal((rows, 2), dtype=np.float32),
+        np.full(rows, rng.random()),
+        rng.random((rows, 5)),
+        rng.normal(size=(rows, 2)),
+        rng.exponential(2, rows),
+        rng.beta(2, 2, (rows, 1)),
+    ]
+
+
+@pytest.mark.parametrize("kind", [np.random.PCG64, np.random.PCG64DXSM, np.random.Philox, np.random.MT19937])
+@pytest.mark.parametrize("ends", [(0, 5, 11), (0, 1, 4, 11), (0, 10, 11), (0, 11)])
+def test_a_share_of_a_batch_draws_its_rows_and_moves_on_past_the_others(kind, ends):
+    one = np.random.Generator(kind(3))
+    whole = [batch_of_draws(one, 11) for _ in range(2)]
+    after, parts = one.random(3, np.float32), []
+    for start, stop in itertools.pairwise(ends):
+        rng = SharedGenerator(kind(3), Share(start, stop, 11))
+        parts.append([batch_of_draws(rng, stop - start) for _ in range(2)])
+        np.testing.assert_array_equal(np.random.Generator(rng.bit_generator).random(3, np.float32), after)
+    for turn in (0, 1):
+        for number, expected in enumerate(whole[turn]):
+            found = np.concatenate([part[turn][number] for part in parts])
+            np.testing.assert_array_equal(found, expected, strict=True)
+
+
+def test_shared_out_modules_have_their_own_generators_again():
+    model = nn.Sequential(nn.Dropout(0.5, np.random.default_rng(0)), nn.Dropout(0.5))
+    model[1].rng = model[0].rng
+    before = model[0].rng
+    with shared_out(model.modules(), Share(0, 1, 2)):
+        assert isinstance(model[0].rng, SharedGenerator) and model[1].rng is model[0].rng
+        assert model[0].rng.bit_generator is before.bit_generator
+    assert model[0].rng is model[1].rng is before
+
+
+@pytest.mark.parametrize("place", [0, 1, 2, 7])
+def test_generator_at_is_that_many_numbers_on(place):
+    expected = np.random.default_rng(5).random(place + 4, dtype=np.float32)[place:]
+    np.testing.assert_array_equal(generator_at(5, place).random(4, dtype=np.float32), expected)

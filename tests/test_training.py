@@ -312,7 +312,7 @@ def test_a_kill_while_the_test_set_is_measured_costs_no_step(tmp_path, monkeypat
 def test_a_slow_disk_is_saved_to_a_tenth_of_the_time(monkeypatch):
     monkeypatch.undo()
     model, now = Classifier(), [100.0]
-    run = training._Run(model, optim.SGD(model.parameters(), 0.1), None, np.random.default_rng(0))
+    run = training._Run(model, optim.SGD(model.parameters(), 0.1), None, np.random.default_rng(0), None)
     monkeypatch.setattr(training.time, "perf_counter", lambda: now[0])
     due = []
     for run.cost, run.saved in ((0.01, 95.1), (0.01, 94.9), (2.0, 80.1), (2.0, 79.9)):
@@ -435,7 +435,7 @@ def test_empty_data(tmp_path):
         training.fit(model, nothing, **options(model, epochs=1))
     with pytest.raises(MinivitError, match="evaluate: there are no examples"):
         training.evaluate(model, nothing)
-    with pytest.raises(MinivitError, match="batches: batch_size=0"):
+    with pytest.raises(MinivitError, match="evaluate: batch_size=0"):
         training.evaluate(model, data(), batch_size=0)
     history = training.fit(model, data(), nothing, **options(model, epochs=1))
     assert "test_loss" not in history[0]

@@ -4,6 +4,7 @@ A training folder holds config.json, preprocessor_config.json, training.npz, his
 prints what it found and raises a MinivitError for a mistake in its input.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -16,6 +17,7 @@ from .. import datasets, images, ops, training, weights
 from ..autograd import no_grad
 from ..config import ViTConfig, to_2tuple
 from ..errors import FileError, MinivitError, shortened, shown
+from ..machinery.communication import world
 from ..machinery.files import read_json, write_json
 from ..vit import ViTForImageClassification, ViTForMaskedImageModeling, ViTModel
 from ..weights import find
@@ -122,16 +124,20 @@ def _fit_head(model, train_set, test_set, out, resume, force, preprocessor):
     options = weights.picture_options(preprocessor, model.config.num_channels)
     train_set, test_set = _scaled(train_set, options), _scaled(test_set, options)
     hint = "choose another folder; or fit the head anew to what is known of the pictures by --resume."
-    with writing(out, force=force, resume=resume, hint=hint) as lock:
-        if resume:
-            _check_same(out, model.fields())
-        _describe(out, model.fields(), preprocessor)
+    with contextlib.ExitStack() as stack:
+        if world().is_first:
+            lock = stack.enter_context(writing(out, force=force, resume=resume, hint=hint))
+            if resume:
+                _check_same(out, model.fields())
+            _describe(out, model.fields(), preprocessor)
         count, size = len(train_set) + len(test_set), model.vit.num_parameters()
         print(f"{count} pictures are looked at by a body of {size:,} parameters, which stay as they are")
         with _unwarned():
             features, unseen = probe.look(model.vit, [train_set, test_set], out)
         if not all(np.isfinite(x).all() for x in (features, unseen)):
             raise _not_finite("what it sees in the pictures is not finite", out)
+        if not world().is_first:
+            return
         head = probe.fit_head(features, train_set.labels, K)
         model.classifier.weight.data, model.classifier.bias.data = head.weight, head.bias
         lock.check()
@@ -160,7 +166,7 @@ def evaluate(source, data, out=None, *, strict=False, force=False):
     with other files, too.
     """
     model, options = _load(source)
-    path = place_of_picture(source, out, "confusion.png", force)
+    path = place_of_picture(source, out, "confusion.png", force) if world().is_first else None
     _, test_set = _data(data, options, strict)
     _check_channels("evaluate", model.config, test_set)
     own = model.config.class_names
@@ -270,12 +276,14 @@ def _fit(model, chosen, train_set, test_set, out, seed, resume, force, preproces
     train_set, test_set = _scaled(train_set, options), _scaled(test_set, options)
     painting = isinstance(model, ViTForMaskedImageModeling)
     hint = "choose another folder; or go on with a training by --resume."
-    with writing(out, force=force, resume=resume, hint=hint) as lock:
-        if resume:
-            _check_same(out, model.fields())
-        else:
-            _describe(out, model.fields(), preprocessor)
-            training.write_history(out / training.HISTORY, [])
+    with contextlib.ExitStack() as stack:
+        if world().is_first:
+            lock = stack.enter_context(writing(out, force=force, resume=resume, hint=hint))
+            if resume:
+                _check_same(out, model.fields())
+            else:
+                _describe(out, model.fields(), preprocessor)
+                training.write_history(out / training.HISTORY, [])
         kind = type(model).__name__
         print(f"{kind} of {model.num_parameters():,} parameters, {len(train_set)} pictures to learn from")
         history = chosen.fit(
@@ -287,6 +295,8 @@ def _fit(model, chosen, train_set, test_set, out, seed, resume, force, preproces
             checkpoint=out / weights.STATE,
             resume=resume,
         )
+        if not world().is_first:
+            return
         lock.check()
         if not (out / weights.CONFIG).exists():
             print(f"note: {shown(out / weights.CONFIG)} was deleted meanwhile, and is written again.")

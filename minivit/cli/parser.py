@@ -5,13 +5,16 @@ window will be opened.
 """
 
 import argparse
+import os
 import signal
 import sys
 import traceback
+from contextlib import ExitStack
 from pathlib import Path
 
 from .. import __version__
 from ..errors import FileError, MinivitError, shown, shown_lines
+from ..machinery import communication
 from . import surroundings
 
 
@@ -254,6 +257,7 @@ def _parser():
         "--out", metavar="DIR", type=_name, help="folder for the confusion picture (default: the model's)"
     )
     made.add_argument("--strict", action="store_true", help="refuse a folder with photos that cannot be read")
+    _add_processes(made)
     _add_force(made)
 
     made = command(predict, "predict runs/photos images/cat.jpg images/coffee.jpg")
@@ -285,7 +289,13 @@ def _add_training(made):
     made.add_argument("--fast", action="store_true", help="a sixth of the epochs, to see it work")
     made.add_argument("--resume", action="store_true", help="go on with the training that is in --out, by its seed")
     made.add_argument("--strict", action="store_true", help="refuse a folder with photos that cannot be read")
+    _add_processes(made)
     _add_force(made)
+
+
+def _add_processes(made):
+    help_ = "share the work out to N processes on this machine (with the extra mpi; default: one)"
+    made.add_argument("--processes", metavar="N", type=_processes, default=1, help=help_)
 
 
 def _add_force(made):
@@ -318,6 +328,10 @@ def _pixels(text):
     return _whole(text, most=2**12)
 
 
+def _processes(text):
+    return _whole(text, most=2**10)
+
+
 def _seed(text):
     return _whole(text, least=0, most=2**64 - 1)
 
@@ -327,14 +341,18 @@ def main(argv=None):
 
     0; 1 for a wrong gradient or exercise, and for a fault in the program; 2 for a mistake in the input, or what the
     system refuses; 130 after Ctrl-C, 128 + its number after another signal that a training answered by saving. Every
-    fault is explained on stderr.
+    fault is explained on stderr. Of several processes the first one speaks.
     """
-    with surroundings.output():
+    with ExitStack() as stack:
+        stack.enter_context(surroundings.output())
         parser = _parser()
         try:
+            processes = communication.world()
+            if not processes.is_first:
+                stack.enter_context(surroundings.silence())
             args = parser.parse_args(argv)
             if "run" in args:
-                return args.run(args) or 0
+                return _run(args, processes, sys.argv[1:] if argv is None else argv)
             parser.print_help()
             return 2
         except KeyboardInterrupt as stopped:
@@ -348,6 +366,20 @@ def main(argv=None):
             message, code = _explained(error)
             print(message, file=sys.stderr)
             return code
+
+
+def _run(args, processes, argv):
+    """The exit code of a command, which all processes do together if it has --processes; else the first does it."""
+    if "processes" not in args:
+        return (args.run(args) or 0) if processes.is_first else 0
+    if args.processes > 1 and processes.size == 1:
+        if args.processes > (cores := os.cpu_count() or 1):
+            print(f"note: {args.processes} processes on {cores} cores wait for one another.", flush=True)
+        return communication.start(args.processes, argv)
+    with processes.together():
+        args.run(args)
+        processes.agree()
+    return 0
 
 
 def _explained(error):

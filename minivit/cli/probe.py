@@ -3,6 +3,7 @@
 N pictures, D hidden size, K classes, L strengths of regularisation that are tried.
 """
 
+import contextlib
 import hashlib
 import math
 import time
@@ -10,10 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .. import training
 from ..autograd import no_grad
 from ..errors import FileError
+from ..machinery.communication import world
 from ..machinery.files import read_npz, replacing
 from ..machinery.progress import Line
+from ..machinery.signals import deferred_signals
 
 FEATURES = "features.npz"  # kept in the training folder: another run looks at new pictures only
 STRENGTHS = 10.0 ** np.arange(-6, 3)  # (L,) of the ridge, in units of the features' mean square
@@ -79,40 +83,55 @@ def _loss(logits, labels):
 def look(model, datasets, folder):
     """What the model makes of each picture, its final CLS token: one array (N, D) for each of the Datasets.
 
-    model: a ViTModel in evaluation mode. Each picture is looked at once; what is known is kept in FEATURES in the
-    folder, by the bytes of the picture and of the model, as far as it has come when somebody stops it.
+    model: a ViTModel in evaluation mode. Each picture is looked at once, by one of the processes; what is known is kept
+    in FEATURES in the folder, by the bytes of the picture and of the model, as far as it has come when somebody stops
+    it.
     """
-    known, of_model = {}, _digest(*(parameter.data for parameter in model.parameters()))
+    known, of_model, processes = {}, _digest(*(parameter.data for parameter in model.parameters())), world()
     path = folder / FEATURES
-    if path.exists():
+    if processes.is_first and path.exists():
         known = _read(path, of_model)
+    known = processes.broadcast(known)
     total = sum(map(len, datasets))
-    line, saved, found = Line(1, total, 0), time.perf_counter(), []
+    line, saved, found = Line(1, total, 0, processes.is_first), time.perf_counter(), []
     try:
-        for dataset in datasets:
-            keys = []
-            for start in range(0, len(dataset), BATCH):
-                rows = np.arange(start, min(start + BATCH, len(dataset)))
-                pictures = dataset.images[rows]  # (B, C, H, W)
-                keys += [_digest(picture) for picture in pictures]
-                new = [row for row, key in zip(rows, keys[start:], strict=True) if key not in known]
-                if new:
-                    with no_grad():
-                        tokens = model(dataset.batch(new)[0]).last_hidden_state.data[:, 0]  # (B, D)
-                    known |= zip((keys[row] for row in new), tokens, strict=True)
-                line.looked(len(rows))
-                if new and time.perf_counter() - saved > SAVE_EVERY:
-                    _write(path, known, of_model)
-                    saved = time.perf_counter()
-            found.append(keys)
+        # several processes answer Ctrl-C where they agree, so that none waits for one that is gone
+        with deferred_signals() if processes.size > 1 else contextlib.nullcontext(()) as asked:
+            for dataset in datasets:
+                keys = []
+                for start in range(0, len(dataset), BATCH * processes.size):
+                    rows = np.arange(start, min(start + BATCH * processes.size, len(dataset)))
+                    own = rows[processes.rows(len(rows))]
+                    parts = processes.gather((*_seen(model, dataset, own, known), bool(asked)))
+                    keys += [key for names, _, _ in parts for key in names]
+                    new = {key: token for _, seen, _ in parts for key, token in seen.items()}
+                    known |= new
+                    line.looked(len(rows))
+                    if any(stop for *_, stop in parts):
+                        raise KeyboardInterrupt
+                    if new and processes.is_first and time.perf_counter() - saved > SAVE_EVERY:
+                        _write(path, known, of_model)
+                        saved = time.perf_counter()
+                found.append(keys)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"stopped; what was seen is kept in {path}, for the same command.") from None
+        raise training.Interrupted(f"stopped; what was seen is kept in {path}, for the same command.") from None
     finally:
         line.close()
-        if known:
+        if known and processes.is_first:
             _write(path, known, of_model)
     D = model.config.hidden_size
     return [np.array([known[key] for key in keys], np.float32).reshape(-1, D) for keys in found]
+
+
+def _seen(model, dataset, rows, known):
+    """(digests of these pictures, {digest: (D,)} of those that are not known)."""
+    keys = [_digest(picture) for picture in dataset.images[rows]]
+    new = {key: row for key, row in zip(keys, rows, strict=True) if key not in known}
+    if not new:
+        return keys, {}
+    with no_grad():
+        tokens = model(dataset.batch(list(new.values()))[0]).last_hidden_state.data[:, 0]  # (B, D)
+    return keys, dict(zip(new, tokens, strict=True))
 
 
 def _digest(*arrays):

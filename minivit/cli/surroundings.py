@@ -52,6 +52,13 @@ def output():
                 stream.flush()
 
 
+@contextmanager
+def silence():
+    """Inside, nothing is printed."""
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
+
+
 def matplotlib(windows=False):
     """The package, with the backend Agg, which opens no window; with `windows` the backend that the user has, if there
     is one that can open a window here.

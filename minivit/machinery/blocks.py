@@ -83,17 +83,18 @@ def by_queries(formula, queries, keys):
     """formula(place, *queries, *keys) for attention: some queries at a time, each with all of its keys.
 
     queries: arrays (..., q, n), keys: arrays (..., k, n), with the same leading axes, of which the last is the heads.
-    formula gets them as (B, h, rows, n): some images and heads, or some of the queries of one head. place is different
-    for each call and the same in the next by_queries over as many. It returns two tuples: arrays with a row for each
-    query, and arrays with a row for each key, which are added up over the queries. Returns both, two lists.
+    formula gets them as (B, h, rows, n): some images and heads, or some of the queries of one head. place is how many
+    scores (B, h, q, k) come before those of the call, which follow one another. It returns two tuples: arrays with a
+    row for each query, and arrays with a row for each key, which are added up over the queries. Returns two lists.
     """
     leading = queries[0].shape[:-2]
     queries, keys = ([_four(x) for x in arrays] for arrays in (queries, keys))
-    groups = _groups(*queries[0].shape[:3], keys[0].shape[2])
+    (B, h, q, _), k = queries[0].shape, keys[0].shape[2]
+    groups = _groups(B, h, q, k)
     if [len(parts) for _, parts in groups] == [1]:
-        found = formula((0, 0), *queries, *keys)
+        found = formula(0, *queries, *keys)
     else:
-        kinds = formula((len(groups), 0), *(x[:0] for x in (*queries, *keys)))
+        kinds = formula(B * h * q * k, *(x[:0] for x in (*queries, *keys)))
         make = np.empty_like if groups else np.zeros_like  # of no queries, the keys' sums are 0
         found = [
             [make(like, r.dtype, shape=(*like.shape[:3], r.shape[3])) for r in kind]  # in memory as `like` is
@@ -102,9 +103,10 @@ def by_queries(formula, queries, keys):
 
         def work(number):
             heads, parts = groups[number]
+            before = heads[0].start * h + heads[1].indices(h)[0]  # heads
             for i, part in enumerate(parts):
                 asking, asked = (x[*heads, part] for x in queries), (x[heads] for x in keys)
-                of_queries, of_keys = formula((number, i), *asking, *asked)
+                of_queries, of_keys = formula((before * q + part.start) * k, *asking, *asked)
                 for x, block in zip(found[0], of_queries, strict=True):
                     x[*heads, part] = block
                 for x, block in zip(found[1], of_keys, strict=True):

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..autograd import differentiable, is_grad_enabled
 from ..machinery.blocks import by_queries, in_dtype
+from ..machinery.random import first_row, generator_at
 from ..machinery.shapes import check_attention
 from .dropout import dropout
 from .einsum import einsum, matmul
@@ -48,7 +49,7 @@ def scaled_dot_product_attention(q, k, v, dropout_p=0.0, rng=None):
     check_attention(q, k, v, dropout_p, rng)
     # q is q / sqrt(d) from here on: so dk = ds^T q has its sqrt(d) already, and dq needs one yet
     q, k, v = in_dtype(q / math.sqrt(q.shape[-1]), k, v)
-    drop = _dropout_again(dropout_p, rng)
+    drop = _dropout_again(dropout_p, rng, math.prod(q.shape[1:-1]) * k.shape[-2])
     kept = {} if is_grad_enabled() and math.prod(q.shape[:-1]) * k.shape[-2] <= KEEP else None
     bounded = _longest(q) * _longest(k) <= SAFE  # Cauchy-Schwarz: no score is farther from 0
 
@@ -90,10 +91,16 @@ def _exp(scores, shift):
     return np.exp(scores, out=scores)
 
 
-def _dropout_again(p, rng):
-    """Dropout with a mask for each place: backward draws forward's again, which nobody stored."""
-    seed = np.random.default_rng(rng).integers(2**63) if p else None
-    return lambda x, place: dropout.__wrapped__(x, p, [seed, *place])
+def _dropout_again(p, rng, scores):
+    """Dropout with a mask for each place: backward draws forward's again, which nobody stored.
+
+    scores: how many an example has; a place is how many come before it.
+    """
+    if not p:
+        return lambda x, place: (x, lambda dy: dy)
+    before = first_row(rng) * scores
+    seed = np.random.default_rng(rng).integers(2**63)
+    return lambda x, place: dropout.__wrapped__(x, p, generator_at(seed, before + place))
 
 
 def _longest(x):
