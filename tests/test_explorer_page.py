@@ -8,7 +8,7 @@ import contextlib
 import numpy as np
 import pytest
 
-from minivit import Tensor, datasets, images, ops
+from minivit import Tensor, datasets, images, lessons, ops
 from minivit.explorer.page import explore
 from minivit.vit import ViTForImageClassification
 
@@ -100,6 +100,16 @@ def test_a_link_opens_the_view_it_was_copied_from(opened):
     tab.wait_for_selector("body[data-ready]")
     assert from_page(tab, "state.patch") == 8
     assert from_page(tab, "state.layer") == 3
+
+
+def test_the_link_of_each_lesson_opens_another_view(opened):
+    tab = opened("live")
+    views = []
+    for lesson in lessons.lessons():
+        tab.evaluate("number => minivit.set(`#lesson=${number}`)", int(lesson.number))
+        views.append(tuple(from_page(tab, "[state.mode, state.view, String(state.step)]")))
+    assert views[7][0] == "tape" and views[4][:2] == ("look", "attention") and views[6][0] == "walk"
+    assert len(set(views)) >= len(views) - 2
 
 
 @pytest.mark.parametrize("hash_", ["#patch=9999&layer=-7&head=x", "#view=nothing&mode=tape&knocked=99.99,a", "#%"])

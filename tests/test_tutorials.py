@@ -37,6 +37,7 @@ def test_a_lesson_asserts_asks_and_ends_as_every_lesson_does(lesson):
     assert text.startswith(f"{kernel}# %% [markdown]\n# # ") and "plt.show()" in text
     assert sum("assert " in cell for cell in cells) >= 3
     assert "What you can say now" in text and f"minivit exercise {lesson.number}" in text
+    assert re.search(rf"html#lesson={int(lesson.number)}\)\n\Z", text)  # its view in the explorer
     assert "savefig" not in text and "matplotlib.use" not in text
     for cell in cells:
         if cell.startswith(" [markdown]"):

@@ -354,3 +354,6 @@ assert state < 8 * P / N + 32
 # - Your lab has 20 PCs on gigabit Ethernet, and your ViT has 5.7 million parameters and
 #   takes 60 ms a picture. How many pictures must each PC have, that talking takes less
 #   than a tenth of the time?
+#
+# In the explorer, a page that `minivit explore PHOTO` writes:
+# [explore.html#lesson=14](../explore.html#lesson=14)

@@ -9,12 +9,13 @@ const LESSONS = {
   5: { view: "attention" },
   6: { view: "norms" },
   7: { walk: true },
-  8: { view: "gradient" },
+  8: { view: "gradient", mode: "tape" }, // a photo page has no tape, and shows the view
   9: { view: "occlusion" },
   10: { view: "similarity" },
   11: { view: "rollout", patch: 0 },
   12: { view: "attention" },
   13: { view: "components" },
+  14: { view: "gradient" },
 };
 
 const MODES = ["look", "walk", "tape"];
@@ -43,7 +44,7 @@ function readHash(hash, walk) {
 }
 
 function ofLesson(number, { walk: opensWalk, ...changes }, walk) {
-  if (!opensWalk) return { ...changes };
+  if (!opensWalk) return { mode: "look", ...changes };
   const step = walk.steps.findIndex((one) => Number(one.lesson) === number);
   return { mode: "walk", step: Math.max(step, 0) };
 }
