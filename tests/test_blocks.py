@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from minivit.errors import ShapeError
-from minivit.machinery import blocks, threads
+from minivit.machinery import blocks
 
 
 @pytest.fixture(params=[1, 7, 60, 2**18], ids=lambda size: f"block {size}")
@@ -39,19 +39,6 @@ def test_what_the_formula_needs_besides_rows_is_given_whole(block, rng):
     x, weight = rng.standard_normal((6, 5)), rng.standard_normal(5)
     (y,) = blocks.by_rows(lambda x, weight, eps: (x * weight + eps,), x, weight=weight, eps=0.5)
     np.testing.assert_array_equal(y, x * weight + 0.5)
-
-
-def test_a_part_of_a_run_is_not_cut_further(block, number):
-    rows = []
-
-    def formula(x):
-        rows.append(len(x))
-        return (x,)
-
-    threads.run(lambda part: blocks.by_rows(formula, np.ones((100, 7))), range(3))
-    assert rows == [100, 100, 100]
-    blocks.by_rows(formula, np.ones((100, 7)))
-    assert (rows[3:] == [100]) == (blocks.BLOCK > 700)  # and after the run as before it
 
 
 @pytest.mark.parametrize(

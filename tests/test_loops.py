@@ -80,8 +80,8 @@ def used(monkeypatch):
     """The names of the loops that were called."""
     names = []
 
-    def watching(formula, arrays):
-        loop = fast.loop_of(formula, arrays)
+    def watching(*args):
+        loop = fast.loop_of(*args)
         if loop is not None:
             names.append(loop.__name__)
         return loop

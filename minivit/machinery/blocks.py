@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import ShapeError
 from .fast import loop_of, settled
 from .products import rows
-from .threads import cut, run, within
+from .threads import cut, run
 
 BLOCK = 2**18  # numbers in a block, 1 MB in float32: between shorter calls of NumPy, threads wait for each other
 QUERIES = 192  # at least so many in a block of scores: adding up the keys' gradients costs the same for fewer
@@ -36,14 +36,23 @@ def by_rows(formula, *arrays, sums=0, **given):
     """
     leading, axes = arrays[0].shape[:-1], min(arrays[0].ndim, 1)  # a number has no axis to give back
     arrays = [rows(np.atleast_1d(x)) for x in arrays]
-    parts = cut(len(arrays[0]), 1 if within.get() else -(-max(x.size for x in arrays) // BLOCK))
-    loop = loop_of(formula, [*arrays, *(x for x in given.values() if isinstance(x, np.ndarray))])
+    parts = cut(len(arrays[0]), -(-max(x.size for x in arrays) // BLOCK))
+    loop = loop_of(formula, arrays, given)
     if len(parts) == 1 and loop is None:
         results = _checked(formula(*arrays, **given), len(arrays[0]), sums)
     else:
         results = _gathered(formula, loop, arrays, parts, sums, given)
     stacked, added = results[: len(results) - sums], results[len(results) - sums :]
     return (*(x if x is None else x.reshape((*leading, *x.shape[1 : 1 + axes])) for x in stacked), *added)
+
+
+def at_once(formula, *arrays, **given):
+    """formula(*arrays, **given), uncut: for a formula of rows within one of by_queries. Returns its tuple of arrays."""
+    loop = loop_of(formula, arrays, given)
+    if loop is None:
+        return formula(*arrays, **given)
+    results = _gathered(formula, loop, [rows(x) for x in arrays], [slice(None)], 0, given)
+    return [x.reshape(*arrays[0].shape[:-1], x.shape[1]) for x in results]
 
 
 def _checked(results, count, sums):

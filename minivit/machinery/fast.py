@@ -21,7 +21,7 @@ LOOPS = {
     "minivit.ops.attention._dscores": "dscores",
     "minivit.optim.AdamW._change": "adamw",
 }
-DTYPES = (np.float32, np.float64)
+DTYPES = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 @functools.cache
@@ -35,15 +35,16 @@ def loops():
     return None
 
 
-def loop_of(formula, arrays):
-    """The loop in the place of a formula on these arrays, or None.
+def loop_of(formula, arrays, given=None):
+    """The loop in the place of a formula on these arrays, with what else it is given (a dict); or None.
 
     It takes the arrays to write its results into, then what the formula takes: all C-contiguous, of one dtype.
     """
     name = LOOPS.get(f"{formula.__module__}.{formula.__qualname__}") if hasattr(formula, "__qualname__") else None
-    if name is None or arrays[0].dtype not in DTYPES or any(x.dtype != arrays[0].dtype for x in arrays):
+    if name is None or loops() is None:
         return None
-    return getattr(loops(), name, None)
+    dtypes = {x.dtype for x in (*arrays, *(given or {}).values()) if isinstance(x, np.ndarray)}
+    return getattr(loops(), name) if len(dtypes) == 1 and dtypes <= DTYPES else None
 
 
 def settled(x):

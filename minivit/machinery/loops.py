@@ -189,16 +189,12 @@ def softmax(p, log_sum, scores, bounded):
         log_sum[q, 0] += math.log(total)
 
 
-@compiled("contract", "reassoc")
-def dscores(ds, dp, p, dy, y):
-    """ds = p * (dp - sum(dy * y)), one sum for each row."""
-    F = ds.dtype.type
+@compiled("contract")
+def dscores(ds, dp, p, mean):
+    """ds = p * (dp - mean), one mean for each row."""
     for q in range(len(ds)):
-        along = F(0)
-        for i in range(y.shape[1]):
-            along += dy[q, i] * y[q, i]
         for i in range(ds.shape[1]):
-            ds[q, i] = p[q, i] * (dp[q, i] - along)
+            ds[q, i] = p[q, i] * (dp[q, i] - mean[q, 0])
 
 
 @compiled()

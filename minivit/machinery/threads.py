@@ -25,7 +25,6 @@ _threads = None  # how many, once somebody asked or said
 _tasks = queue.SimpleQueue()  # what idle workers wait for
 _workers = 0
 _lock = threading.Lock()
-within = contextvars.ContextVar("within", default=False)  # whether this is one part of a run: it is not cut further
 _local = threading.local()  # whether BLAS is held in this thread: some builds of it count their threads for each
 
 
@@ -61,18 +60,10 @@ def run(work, parts):
     """
     helpers = min(get_num_threads(), len(parts)) - 1
     hold_blas()
-    before = within.set(True)
-    try:
-        if helpers < 1:
-            for part in parts:
-                work(part)
-        else:
-            _shared(work, parts, helpers)
-    finally:
-        within.reset(before)
-
-
-def _shared(work, parts, helpers):
+    if helpers < 1:
+        for part in parts:
+            work(part)
+        return
     _start_workers(helpers)
     todo, ended = collections.deque(parts), queue.SimpleQueue()
     for _ in range(helpers):
