@@ -35,6 +35,12 @@ def test_by_rows_of_a_number(block):
     assert y.shape == twice.shape == () and (y, twice) == (4, 6)
 
 
+def test_what_the_formula_needs_besides_rows_is_given_whole(block, rng):
+    x, weight = rng.standard_normal((6, 5)), rng.standard_normal(5)
+    (y,) = blocks.by_rows(lambda x, weight, eps: (x * weight + eps,), x, weight=weight, eps=0.5)
+    np.testing.assert_array_equal(y, x * weight + 0.5)
+
+
 @pytest.mark.parametrize(
     ("formula", "sums", "came"),
     [

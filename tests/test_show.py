@@ -142,7 +142,7 @@ def test_a_name_under_uses_finds_what_the_source_means_by_it(entry):
 @pytest.mark.parametrize(
     "name, uses",
     [
-        ("gelu", "is_grad_enabled normal.normal by_rows in_dtype"),
+        ("gelu", "normal.normal by_rows in_dtype is_grad_enabled"),
         ("layer_norm", "in_dtype layer_norm.mean by_rows total"),
         ("notebook.Embedding", "Module notebook.PatchEmbeddings Linear nn.normal concatenate"),
         ("logsumexp", "add log sum exp subtract squeeze"),

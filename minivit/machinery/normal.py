@@ -38,8 +38,8 @@ _CHEBYSHEV = [
 
 
 # The same polynomials in powers of t, highest first, halved: of erfc(z) / 2. float32 sees no term after the ninth.
-_POWERS = (np.polynomial.chebyshev.cheb2poly(_CHEBYSHEV)[::-1] / 2).tolist()
-_POWERS_FLOAT32 = (np.polynomial.chebyshev.cheb2poly(_CHEBYSHEV[:9])[::-1] / 2).tolist()
+POWERS = (np.polynomial.chebyshev.cheb2poly(_CHEBYSHEV)[::-1] / 2).tolist()
+POWERS_FLOAT32 = (np.polynomial.chebyshev.cheb2poly(_CHEBYSHEV[:9])[::-1] / 2).tolist()
 
 
 def normal(x):
@@ -54,7 +54,7 @@ def normal(x):
     t = 1 - 2 * r
     with np.errstate(over="ignore"):  # exp(-infinity) is the 0 that is meant
         density = np.exp(np.multiply(z, -0.5 * z, out=z), out=z)
-    highest, *powers, last = _POWERS_FLOAT32 if r.dtype == np.float32 else _POWERS
+    highest, *powers, last = POWERS_FLOAT32 if r.dtype == np.float32 else POWERS
     tail = t * highest
     for coefficient in powers:  # Horner
         tail += coefficient
