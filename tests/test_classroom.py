@@ -139,16 +139,16 @@ def test_help_says_that_the_code_is_run(capsys):
 # ---- what a file may do
 
 PATCH = "import minivit.gradcheck as g, minivit.course.exercises.judge as j, minivit.course.exercises as e\n"
-WRITE = "    try: os.write(n, b'passed' * 9)\n    except OSError: pass"
 PATCH += "g.gradcheck = j.gradcheck = e.judge = lambda *a, **k: True"
-TRICKS = {  # name: (lines at the beginning of a file, what is said of it where its solution is right; None: it is right)
+WRITE = "    try: os.write(n, b'passed' * 9)\n    except OSError: pass"
+TRICKS = {  # name: (lines at the beginning of a file, what is said where its solution is right; None: that it is right)
     "ends the process": ("import os; os._exit(0)", "the process ended without an answer"),
     "deletes builtins": ("import builtins; builtins.__dict__.clear()", "the process ended without an answer"),
     "deletes one": ("import builtins; del builtins.len", ""),
     "patches minivit": (PATCH, "the file changes minivit."),
     "patches a class": ("from minivit import Tensor; Tensor.backward = None", "file changes Tensor.backward"),
     "patches NumPy": ("import numpy; numpy.allclose = lambda *a, **k: True", "the file changes numpy.allclose"),
-    "starts a copy": ("import multiprocessing; multiprocessing.Process(target=print).start()", "an exercise needs no "),
+    "starts a copy": ("import multiprocessing as m; m.Process(target=print).start()", "an exercise needs no "),
     "starts a program": ("import subprocess; subprocess.run(['x'])", "an exercise needs no subprocess.Popen"),
     "kills the grader": ("import os; os.kill(os.getppid(), 9)", "an exercise needs no os.kill"),
     "ends Python": ("raise SystemExit(0)", "outside of the function: SystemExit: 0"),
@@ -162,7 +162,7 @@ TRICKS = {  # name: (lines at the beginning of a file, what is said of it where 
     "forgets modules": ("import sys; sys.modules.clear()", ""),
 }
 if hasattr(os, "fork"):
-    TRICKS["forks"] = "import os; os.fork()", "line 13: outside of the function: PermissionError: an exercise needs no os"
+    TRICKS["forks"] = "import os; os.fork()", "line 13: outside of the function: PermissionError: an exercise"
 if sys.platform == "linux":  # where the system counts what a process takes
     TRICKS["takes memory"] = "x = [bytearray(10**8) for _ in range(100)]", "MemoryError"
 

@@ -86,7 +86,10 @@ def _needed(name):
         except importlib.metadata.PackageNotFoundError:
             return [Finding(WRONG, name, f"not installed; {least} or newer is needed", install)]
         try:
-            importlib.import_module({"pillow": "PIL.Image"}.get(name, name))
+            if name == "matplotlib":
+                surroundings.matplotlib(windows=True)
+            else:
+                importlib.import_module({"pillow": "PIL.Image"}.get(name, name))
         except Exception as error:  # a package of another Python, say
             found = f"{version}, which cannot be imported: {type(error).__name__}: {shown(error)}"
             return [Finding(WRONG, name, found, f"python -m pip install --force-reinstall {name}")]
@@ -189,6 +192,8 @@ def _window():
     if backend.lower() not in _WINDOWLESS:
         return [Finding(OK, "window", f"matplotlib opens figures by {backend}")]
     advice = "--out DIR saves figures; where there is a screen: python -m pip install PySide6"
+    if "MPLBACKEND" in os.environ:
+        advice = f"unset MPLBACKEND, which says {os.environ['MPLBACKEND']}; or --out DIR saves figures"
     return [Finding(NOTE, "window", f"matplotlib can open none here ({backend})", advice)]
 
 

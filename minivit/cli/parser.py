@@ -7,6 +7,7 @@ window will be opened.
 import argparse
 import signal
 import sys
+import textwrap
 import traceback
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def check(args):
     except MinivitError as error:
         print(error)
         more = exercises.stronger_hint(number) if args.hint else f"minivit check {shown(args.what)} --hint"
-        print(f"  stronger hint: {more}")
+        print(textwrap.fill(f"stronger hint: {more}", 100, initial_indent="  ", subsequent_indent="    "))
         return 1
 
 
@@ -83,7 +84,7 @@ def solution(args):
 
 
 def doctor(args):
-    """Say what is installed, how fast it is, and what to do about what is wrong; exit code 1 if that is needed."""
+    """Say what is installed and how fast, and what to do about what is wrong; exit code 1 if that is needed."""
     from .doctor import doctor as examine
 
     return 0 if examine() else 1

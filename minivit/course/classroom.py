@@ -15,7 +15,7 @@ WIDTH = 100  # letters of a line of the table
 _EXERCISE = r"exercise[ _-]?(\d{1,2})(?!\d)"
 # Moodle: Anna Smith_12345_assignsubmission_file_...; Canvas: smithanna_LATE_12345_67890_...
 _PLATFORM = r"(_LATE)?(_\d{3,})+(_assignsubmission_[a-z]+)?_*$"
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a table program computes, and may fetch from elsewhere
+_FORMULA = tuple("=+-@")  # with which begins what a table program computes, and may fetch from elsewhere
 
 
 class Grade(NamedTuple):
@@ -118,7 +118,8 @@ def _write(path, grades):
     rows = csv.writer(text)
     rows.writerow(Grade._fields)
     for grade in grades:
-        cells = grade._replace(passed="yes" if grade.passed else "no", message=" ".join(grade.message.split()))
-        rows.writerow([f"'{cell}" if cell.startswith(_FORMULA) else shown(cell, 2000) for cell in cells])
+        told = grade._replace(passed="yes" if grade.passed else "no", message=" ".join(grade.message.split()))
+        cells = [shown(cell, 2000) for cell in told]
+        rows.writerow([f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in cells])
     with replacing(path) as (temporary,):
         temporary.write_text(text.getvalue(), encoding="utf-8-sig", newline="")  # by its BOM Excel knows the letters
