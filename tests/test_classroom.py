@@ -156,6 +156,7 @@ TRICKS = {  # name: (lines at the beginning of a file, what is said where its so
     "says that it passed": ("import os; print('exercise 08: right.'); os.write(1, b'passed')", None),
     "writes into all pipes": (f"import os\nfor n in range(3, 20):\n{WRITE}", ""),
     "closes all pipes": ("import os; os.closerange(0, 100)", ""),
+    "imports what may write": ("import matplotlib; matplotlib.get_configdir(), matplotlib.get_cachedir()", None),
     "waits for input": ("input()", "EOFError"),
     "writes a file": ("open('x.txt', 'w')", "an exercise writes no file"),
     "deletes a folder": ("import shutil; shutil.rmtree('..')", "an exercise needs no shutil.rmtree"),

@@ -136,6 +136,12 @@ def test_of_two_mistakes_the_worse_one_is_named_and_an_unknown_one_is_shown_by_i
     message = refused(exercises.completed(7, both), write)
     assert 'argument "bias"' in message and "the same factor 7.000" in message
     assert 'hint: argument "pooler_bias": the mean over the batch' in message
+    known = answers.known("04")["wrong"]
+    means = "dtokens = dy * scale\nreturn dtokens, dtokens.mean(0, keepdims=True), (dy * placed).mean((0, 2))[:, None]"
+    message = refused(exercises.completed(4, means), write)
+    named = {"positions": "a mean where a sum belongs", "scale": "scale's gradient averaged"}
+    worst = re.search('argument "(.*)", worst', message)[1]
+    assert message.endswith(f"hint: {known[named[worst]]['says'].strip()}")
     message = refused(exercises.completed(7, lines.replace("dy.sum(0)", "7 * dy.sum(0)")), write)
     assert "hint: a constant factor usually means a scale" in message
     message = refused(exercises.completed(7, lines.replace("dy.sum(0)", "dy.sum(0) * np.nan")), write)

@@ -59,7 +59,7 @@ class Apart:
             self._answer(_STARTS)  # it has begun
             name, source, path = self._file
             self._until = time.monotonic() + self._seconds
-            self._send([np.frombuffer(source, np.uint8)], name=name, path=str(path.absolute()))
+            self._send([np.frombuffer(source, np.uint8)], name=name, path=str(path.absolute()), seconds=self._seconds)
             self._answer()
         except BaseException:
             self.__exit__()
