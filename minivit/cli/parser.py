@@ -8,6 +8,7 @@ import argparse
 import os
 import signal
 import sys
+import textwrap
 import traceback
 from contextlib import ExitStack
 from pathlib import Path
@@ -68,16 +69,41 @@ def exercise(args):
 
 
 def check(args):
-    """Grade a completed exercise; exit code 1 if it is not right yet."""
-    from ..course import exercises
+    """Grade a completed exercise, whose code is run; exit code 1 if it is not right yet. Or grade a folder of many."""
+    from ..course import classroom, exercises
 
+    if Path(args.what).is_dir():
+        classroom.grade_class(args.what, args.csv, args.seconds or classroom.SECONDS)
+        return 0
+    if args.csv is not None:
+        raise MinivitError("check", "--csv is given, and no folder.", hint="minivit check FOLDER --csv grades.csv")
+    by_number = args.what.isdecimal() and not Path(args.what).exists()
+    path = exercises.find(args.what) if by_number else args.what
+    number, _ = exercises.opened(path)
     try:
-        print(exercises.grade(args.file))
+        print(exercises.grade(path, args.seconds))
+        exercises.passed(number)
     except FileError:
         raise
     except MinivitError as error:
         print(error)
+        more = exercises.stronger_hint(number) if args.hint else f"minivit check {shown(args.what)} --hint"
+        print(textwrap.fill(f"stronger hint: {more}", 100, initial_indent="  ", subsequent_indent="    "))
         return 1
+
+
+def solution(args):
+    """Print the solution of an exercise, once yours is right."""
+    from ..course import exercises
+
+    print(exercises.solution(args.number, args.teacher), end="")
+
+
+def doctor(args):
+    """Say what is installed and how fast, and what to do about what is wrong; exit code 1 if that is needed."""
+    from .doctor import doctor as examine
+
+    return 0 if examine() else 1
 
 
 def gradcheck(args):
@@ -217,9 +243,22 @@ def _parser():
     made.add_argument("number", metavar="NN", help="number of the lesson")
     made.add_argument("--out", metavar="DIR", type=_name, default=".", help="folder for the file (default: this one)")
 
-    made = command(check, "check homework/exercise_08.py")
-    made.add_argument("file", metavar="FILE", help="the file that exercise wrote, with your code in it")
+    made = command(check, "check 08")
+    made.epilog += "; of a class: minivit check FOLDER --csv grades.csv"
+    help_ = "an exercise's number (the file is looked for in this folder and in those in it), its file, or a folder of "
+    help_ += "many, of anna/exercise_05.py or anna_exercise_05.py"
+    made.add_argument("what", metavar="NN|FILE|FOLDER", help=help_)
+    made.add_argument("--hint", action="store_true", help="say more of what is to be done")
+    made.add_argument("--csv", metavar="FILE", type=_name, help="write a folder's table: name, exercise, passed, ...")
+    help_ = "run each file in a process of its own, for N seconds and, but for Windows, in 1 GB of memory "
+    help_ += "(a folder's are run so in any case, for 10 seconds); it keeps mistakes away, and is no prison for malice"
+    made.add_argument("--seconds", metavar="N", type=_whole, help=help_)
 
+    made = command(solution, "solution 08")
+    made.add_argument("number", metavar="NN", help="number of the lesson")
+    made.add_argument("--teacher", action="store_true", help="before a check has passed")
+
+    command(doctor, "doctor")
     command(gradcheck, "gradcheck")
 
     made = command(show, "show layer_norm")

@@ -8,6 +8,8 @@ Hint: the shapes nearly write it for you. The batch B and the patches N are one 
 196 were. What every row used, the weight and the bias, collects a gradient from every row.
 """
 
+import numpy as np
+
 from minivit import differentiable
 
 
@@ -19,11 +21,7 @@ def patch_embeddings(patches, weight, bias):
     def backward(dy):
         D, I = weight.shape
         dy_rows, rows = dy.reshape(-1, D), patches.reshape(-1, I)  # (B * N, D), (B * N, I)
-        # your code: begin
-        dpatches = (dy_rows @ weight).reshape(patches.shape)
-        dweight = dy_rows.T @ rows
-        dbias = dy_rows.sum(0)
-        # your code: end
+        ...  # your code here
         return dpatches, dweight, dbias
 
     return y, backward
@@ -31,34 +29,13 @@ def patch_embeddings(patches, weight, bias):
 
 # ---- how it is graded (not part of the stub)
 
-import numpy as np  # noqa: E402
+from minivit.course.exercises.judge import Case
 
-from minivit import gradcheck, ops  # noqa: E402
-from minivit.errors import MinivitError  # noqa: E402
-
-_DPATCHES = "dpatches = (dy_rows @ weight).reshape(patches.shape)\n"
-_DWEIGHT = "dweight = dy_rows.T @ rows\n"
-WRONG = {
-    "the mean over the rows": _DPATCHES + "dweight = dy_rows.T @ rows / len(rows)\ndbias = dy_rows.mean(0)",
-    "the bias's gradient of the last row only": _DPATCHES + _DWEIGHT + "dbias = dy_rows[-1]",
-    "the weight's gradient transposed": _DPATCHES + "dweight = rows.T @ dy_rows\ndbias = dy_rows.sum(0)",
-    "the transposed weight": (
-        "dpatches = (dy_rows @ weight.T).reshape(patches.shape)\n" + _DWEIGHT + "dbias = dy_rows.sum(0)"
-    ),
-    "the bias forgotten": _DPATCHES + _DWEIGHT + "dbias = None",
-}
+OP, VALUE = "patch_embeddings", "patches weight^T + bias"
 
 
-def check(work):
-    """Grade a learner's module."""
-    rng = np.random.default_rng(2)
-    sizes = (2, 3, 4), (5, 4), (5,)
-    square = (2, 3, 4), (4, 4), (4,)  # ViT-Base is square, 768 x 768: there a transposed gradient has the right shape
-    for shapes in (square, sizes):
-        patches, weight, bias = (rng.standard_normal(shape) for shape in shapes)
-        value = np.asarray(work.patch_embeddings(patches, weight, bias))
-        if not np.allclose(value, ops.linear(patches, weight, bias).data, rtol=1e-12, atol=1e-12):
-            raise MinivitError(
-                "patch_embeddings", "the value is not that of the stub.", hint="only backward is yours to write."
-            )
-        gradcheck(work.patch_embeddings, patches, weight, bias, rng=rng)
+def cases(rng):
+    """What a learner's patch_embeddings is asked."""
+    # ViT-Base is square, 768 x 768: there a transposed gradient has the right shape
+    for shapes in (((2, 3, 4), (4, 4), (4,)), ((2, 3, 4), (5, 4), (5,))):
+        yield Case([rng.standard_normal(shape) for shape in shapes])

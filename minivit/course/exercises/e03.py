@@ -21,38 +21,18 @@ def prepend_cls(cls, patches):
     tokens = np.concatenate([np.broadcast_to(cls, (B, 1, D)), patches], axis=1)  # (B, T, D)
 
     def backward(dtokens):
-        # your code: begin
-        dcls = dtokens[:, :1].sum(axis=0, keepdims=True)  # (1, 1, D)
-        dpatches = dtokens[:, 1:]  # (B, N, D)
-        return dcls, dpatches
-        # your code: end
+        ...  # your code here
 
     return tokens, backward
 
 
 # ---- how it is graded (not part of the stub)
 
-from minivit import gradcheck  # noqa: E402
-from minivit.errors import MinivitError  # noqa: E402
+from minivit.course.exercises.judge import Case
 
-WRONG = {
-    "CLS was used by every image, not only by the first": "return dtokens[:1, :1], dtokens[:, 1:]",
-    "a mean where a sum belongs": "return dtokens[:, :1].mean(axis=0, keepdims=True), dtokens[:, 1:]",
-    "no sum over the batch": "return dtokens[:, :1], dtokens[:, 1:]",
-    "CLS is the first token, not the last": "return dtokens[:, -1:].sum(axis=0, keepdims=True), dtokens[:, :-1]",
-}
+OP, VALUE = "prepend_cls", "[CLS, patch 1, ..., patch N] for every image"
 
 
-def check(work):
-    """Grade a learner's module: prepend_cls' value, then its gradients."""
-    rng = np.random.default_rng(0)
-    cls, patches = rng.standard_normal((1, 1, 5)), rng.standard_normal((3, 2, 5))
-    tokens = np.asarray(work.prepend_cls(cls, patches))
-    if tokens.shape != (3, 3, 5) or (tokens[:, 0] != cls[0, 0]).any() or (tokens[:, 1:] != patches).any():
-        raise MinivitError(
-            "prepend_cls",
-            f"the tokens, {tokens.shape}, are not [CLS, patch 1, ..., patch N] for every image.",
-            rule="tokens[b, 0] == cls[0, 0] and tokens[b, 1:] == patches[b], of shape (B, N + 1, D).",
-            hint="the forward pass was right in the stub: write it anew and change only backward.",
-        )
-    gradcheck(work.prepend_cls, cls, patches)
+def cases(rng):
+    """What a learner's prepend_cls is asked."""
+    yield Case([rng.standard_normal(shape) for shape in ((1, 1, 5), (3, 2, 5))])

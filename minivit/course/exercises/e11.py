@@ -23,11 +23,7 @@ def rollout_step(a, below):
     y = p @ below  # (T, T)
 
     def backward(dy):
-        # your code: begin
-        dbelow = p.T @ dy  # (T, T)
-        dp = dy @ below.T  # (T, T)
-        da = (dp - (dp * p).sum(axis=-1, keepdims=True)) / s  # (T, T)
-        # your code: end
+        ...  # your code here
         return da, dbelow
 
     return y, backward
@@ -35,31 +31,20 @@ def rollout_step(a, below):
 
 # ---- how it is graded (not part of the stub)
 
-from minivit import Tensor, gradcheck  # noqa: E402
-from minivit.errors import MinivitError  # noqa: E402
-from minivit.gradcheck import GradientError  # noqa: E402
+from minivit.course.exercises.judge import Case
 
-_PRODUCT = "dbelow = p.T @ dy\ndp = dy @ below.T\n"
-WRONG = {
-    "the sum taken as constant": _PRODUCT + "da = dp / s",
-    "the sum over the wrong axis": _PRODUCT + "da = (dp - (dp * p).sum(axis=0, keepdims=True)) / s",
-    "each column divided, not each row": _PRODUCT + "da = (dp - (dp * p).sum(axis=-1, keepdims=True)) / s.T",
-    "the division forgotten": _PRODUCT + "da = dp - (dp * p).sum(axis=-1, keepdims=True)",
-    "p not transposed": _PRODUCT.replace("p.T", "p") + "da = (dp - (dp * p).sum(axis=-1, keepdims=True)) / s",
-}
+OP, VALUE = "rollout_step", "(a + I) / s below"
 
 
-def check(work):
-    """Grade a learner's module: rollout_step's value, then what it forgets of s, then all its gradients."""
-    rng = np.random.default_rng(11)
-    a, below = rng.random((4, 4)), rng.standard_normal((4, 4))
-    leaf = Tensor(a, requires_grad=True)
-    y = work.rollout_step(leaf, below)
-    mixed = a + np.eye(4)
-    if y.shape != (4, 4) or not np.allclose(y.data, mixed @ below / mixed.sum(1)[:, None]):
-        raise MinivitError("rollout_step", "the value is not (a + I) / s below.", hint="it was right in the stub.")
-    y.backward(rng.standard_normal((4, 4)))
-    if leaf.grad is not None and not np.allclose((leaf.grad * mixed).sum(1), 0, atol=1e-8):
-        what = 'argument "a": backward says that twice a whole row of a + I changes the output, and it does not.'
-        raise GradientError("rollout_step", what, hint="s is the sum of that row: what comes back through it?")
-    gradcheck(work.rollout_step, a, below)
+def cases(rng):
+    """What a learner's rollout_step is asked."""
+    yield Case([rng.random((4, 4)), rng.standard_normal((4, 4))])
+
+
+def look(case, y, dy, right, came):
+    """What cannot change the output, and backward says that it does."""
+    a, _ = case.inputs
+    if not np.allclose((came[0] * (a + np.eye(4))).sum(1), 0, atol=1e-8):
+        what = "backward says that twice a whole row of a + I changes the output, and it does not:"
+        return [f"{what} s is the sum of that row, so what comes back through it?"]
+    return []

@@ -21,11 +21,7 @@ def embed(tokens, cls_token, weight, bias):
     y = np.concatenate([cls_token, tokens + positions @ weight.T + bias])  # (T, D)
 
     def backward(dy):
-        # your code: begin
-        dcls_token, dtokens = dy[:1], dy[1:]
-        dweight = dtokens.T @ positions  # (D, 1)
-        dbias = dtokens.sum(0)
-        # your code: end
+        ...  # your code here
         return dtokens, dcls_token, dweight, dbias
 
     return y, backward
@@ -33,25 +29,11 @@ def embed(tokens, cls_token, weight, bias):
 
 # ---- how it is graded (not part of the stub)
 
-from minivit import gradcheck  # noqa: E402
-from minivit.errors import MinivitError  # noqa: E402
+from minivit.course.exercises.judge import Case
 
-RIGHT = "dcls_token, dtokens = dy[:1], dy[1:]\ndweight = dtokens.T @ positions\ndbias = dtokens.sum(0)"
-WRONG = {
-    "CLS gets a position, too": RIGHT.replace("dbias = dtokens", "dbias = dy"),
-    "positions from 0": RIGHT.replace("positions", "(positions - 1)"),
-    "the positions are forgotten": RIGHT.replace("dtokens.T @ positions", "dtokens.sum(0)[:, None]"),
-    "CLS is the last row": RIGHT.replace("dy[:1], dy[1:]", "dy[-1:], dy[:-1]"),
-    "the other way round": RIGHT.replace("dtokens.T @ positions", "positions.T @ dtokens"),
-}
+OP, VALUE = "embed", "CLS and the tokens with positions 1..N"
 
 
-def check(work):
-    """Grade a learner's module."""
-    rng = np.random.default_rng(12)
-    tokens, cls_token, weight, bias = (rng.standard_normal(shape) for shape in ((5, 3), (1, 3), (3, 1), (3,)))
-    expected = [cls_token[0], *(token + n * weight[:, 0] + bias for n, token in enumerate(tokens, start=1))]
-    if not np.allclose(work.embed(tokens, cls_token, weight, bias), expected):
-        hint = "embed and its @differentiable were right in the stub."
-        raise MinivitError("embed", "the value is not CLS and the tokens with positions 1..N.", hint=hint)
-    gradcheck(work.embed, tokens, cls_token, weight, bias, rng=rng)
+def cases(rng):
+    """What a learner's embed is asked."""
+    yield Case([rng.standard_normal(shape) for shape in ((5, 3), (1, 3), (3, 1), (3,))])
