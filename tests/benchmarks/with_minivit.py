@@ -18,16 +18,17 @@ def prepare(kind, threads):
     return minivit.get_num_threads()
 
 
-def build(task, variant):
+def build(task, variant, group):
     """(step, results) of a task: a function that does it once, and one that does it and gives {name: array}."""
-    return KINDS[task["kind"]](task)
+    return _vit(task, group) if task["kind"] == "vit" else KINDS[task["kind"]](task)
 
 
-def _vit(task):
+def _vit(task, group):
     model = vit.ViTForImageClassification(vit.ViTConfig(**task["config"])).train(task["train"])
     _load(model)
     optimizer = optim.AdamW(model.parameters(), lr=rows.LR) if task["train"] else None
-    pixels, labels = rows.batch(task)
+    pixels, labels = rows.batch(task, group)
+    share = len(labels) / sum(group.gather(len(labels)))  # of the mean's gradient
 
     def forward():
         with minivit.no_grad():
@@ -36,7 +37,9 @@ def _vit(task):
     def gradients():
         model.zero_grad()
         output = model(pixels, labels=labels)
-        output.loss.backward()
+        output.loss.backward(np.full_like(output.loss.data, share))
+        if group.size > 1:
+            _add_up(optimizer.parameters)
         return output
 
     def train():
@@ -45,7 +48,7 @@ def _vit(task):
 
     def results():
         output = gradients()
-        return {"logits": output.logits.data, "loss": output.loss.data, **_gradients(model)}
+        return rows.gathered(task, group, output.logits.data, output.loss.data) | _gradients(model)
 
     return (train, results) if task["train"] else (forward, forward)
 
@@ -137,7 +140,6 @@ def _command(task):
 
 
 KINDS = {
-    "vit": _vit,
     "dinov2": _dinov2,
     "notebook": _notebook,
     "layer": _layer,
@@ -146,6 +148,17 @@ KINDS = {
     "load": _box,
     "command": _command,
 }
+
+
+def _add_up(parameters):
+    """Each gradient is the sum of all processes': what training.fit does between backward and the optimiser's step."""
+    from minivit.machinery.communication import world
+
+    world().agree()
+    flat = world().all_reduce(np.concatenate([parameter.grad.ravel() for parameter in parameters]))
+    ends = np.cumsum([parameter.size for parameter in parameters])
+    for parameter, part in zip(parameters, np.split(flat, ends[:-1]), strict=True):
+        parameter.grad = part.reshape(parameter.shape)
 
 
 def _load(model):
