@@ -119,7 +119,7 @@ class Bench:
                     why = f"it needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free"
                     skipped[peer] = {"error": why}
             task = row.task | ({"weights": self.trained()} if row.task["kind"] == "dinov2" else {})
-            peers = self.compare(workers, task, 21, 60, row.least) | skipped
+            peers = self.compare(workers, task, 21, 45, row.least) | skipped
         work, count = flops(row.task), images(row.task)
         found = {"title": row.title, "task": row.task, "images": count, "flops": work, "peers": peers}
         self.found["rows"][row.name] = found
@@ -132,7 +132,7 @@ class Bench:
         pairs = [[with_processes(peer, N) for peer in pair] for pair in SCALED]
         with self.workers("vit", [peer for pair in pairs for peer in pair], threads=1) as workers:
             for name, kind, task in scaling():
-                peers = self.compare(workers, task, 7, 15)
+                peers = self.compare(workers, task, 7, 10, 3)
                 counts = [images(task), images(task, N)]
                 found = {"row": name, "kind": kind, "images": counts, "pairs": pairs, "peers": peers}
                 self.found["scaling"].append(found)
@@ -151,7 +151,7 @@ class Bench:
         """Measure and print what minivit does alone."""
         for row in chosen:
             start = functools.partial(Worker, "minivit", row.task["kind"], self.options.threads)
-            found = alone(start, row.task, *self.limits(7, 60), self.folder)
+            found = alone(start, row.task, *self.limits(7, 20, 3), self.folder)
             self.found["alone"][row.name] = {"title": row.title, "found": found}
         print("## minivit alone\n")
         self.show(report.alone_lines(self.found["alone"]))
@@ -161,7 +161,7 @@ class Bench:
         tasks = layers(("digits",) if self.options.quick else ("digits", "Ti/16"))
         with self.workers("layer", ("minivit", "minivit fast", "torch")) as workers:
             for title, mode, task in tasks:
-                peers = self.compare(workers, task, 9, 3)
+                peers = self.compare(workers, task, 9, 2)
                 self.found["layers"].append({"title": title, "mode": mode, "peers": peers})
         print("## Layer by layer\n")
         self.show(report.layer_lines(self.found["layers"]))

@@ -274,8 +274,8 @@ class Failing:
 
     hello: dict = {"baseline": 1, "threads": None}  # noqa: RUF012
 
-    def __init__(self, fault=None):
-        self.fault, self.steps = fault, 0
+    def __init__(self, fault=None, seconds=1.0):
+        self.fault, self.seconds, self.steps = fault, seconds, 0
 
     def ask(self, do, **fields):
         if do == "build":
@@ -285,7 +285,7 @@ class Failing:
         self.steps += do == "step"
         if self.fault == "step" and self.steps == 3:
             raise WorkerError("killed")
-        return {"seconds": 1.0, "peak": 2}
+        return {"seconds": self.seconds, "peak": 2}
 
 
 def test_a_worker_that_fails_does_not_stop_the_others(tmp_path, monkeypatch):
@@ -295,6 +295,15 @@ def test_a_worker_that_fails_does_not_stop_the_others(tmp_path, monkeypatch):
     assert result["build"] == {"error": "MemoryError"} and result["step"] == {"error": "killed"}
     assert result["other"]["error"].startswith("other results: they differ by 1.0e+00")
     assert result["well"]["seconds"] == [1.0] * 4 and result["well"]["peak_bytes"] == 2
+
+
+@pytest.mark.parametrize("seconds, asked", [(10.0, 0), (1.0, 1), (0.01, 2)])
+def test_what_warms_a_peer_up(seconds, asked, tmp_path, monkeypatch):
+    """A step and then a whole sample, which often is one step; of a long step, that of the results is enough."""
+    monkeypatch.setattr(measure, "PAUSE", 0)
+    peer = Failing(seconds=seconds)
+    found = measure.compare({"minivit": peer}, {}, 2, 2, 9, tmp_path)["minivit"]
+    assert len(found["seconds"]) == 2 and peer.steps == asked + 2
 
 
 def test_the_budget_ends_the_rounds(tmp_path, monkeypatch):

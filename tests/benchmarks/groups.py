@@ -74,4 +74,5 @@ GROUPS = {"mpi": Mpi, "gloo": Gloo}
 
 def mpiexec():
     """The path of mpiexec, that of this Python's environment before others; None where there is none."""
-    return shutil.which("mpiexec", path=str(Path(sys.executable).parent)) or shutil.which("mpiexec")
+    places = Path(sys.executable).parent, Path(sys.prefix, "Library", "bin"), None  # the second: Intel's, on Windows
+    return next((path for place in places if (path := shutil.which("mpiexec", path=place))), None)

@@ -224,11 +224,13 @@ def main(name, kind, threads):
             if request["do"] == "build":
                 step = None  # the last task's memory is free before the next task takes its own
                 step, results = library.build(request["task"], peer.variant, group)
+                start = time.perf_counter()
                 found = results()
+                seconds = time.perf_counter() - start
                 if group.rank == 0:
                     np.savez(request["results"], **found)
                 del results, found
-                answer()
+                answer(seconds=seconds)
             elif request["do"] == "step":
                 start = time.perf_counter()
                 for _ in range(request["steps"]):
