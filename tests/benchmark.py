@@ -80,14 +80,17 @@ class Bench:
         """measure.compare with the rounds of this run."""
         return compare(workers, task, *self.limits(*limits), self.folder)
 
+    def chosen(self, peers):
+        """The names of those of the peers that are chosen and installed."""
+        names = [with_processes(peer, self.options.processes) for peer in peers]
+        return [peer for peer in names if peer in self.options.peers and not missing(peer)]
+
     @contextlib.contextmanager
     def workers(self, kind, peers, threads=None):
-        """{peer: Worker} of the chosen peers that are installed, started together; ended when the block ends."""
+        """{peer: Worker} of self.chosen(peers), started together; ended when the block ends."""
         threads = threads or self.options.threads
         with contextlib.ExitStack() as stack:
-            names = [with_processes(peer, self.options.processes) for peer in peers]
-            chosen = [peer for peer in names if peer in self.options.peers and not missing(peer)]
-            started = {peer: stack.enter_context(Worker(peer, kind, threads)) for peer in chosen}
+            started = {peer: stack.enter_context(Worker(peer, kind, threads)) for peer in self.chosen(peers)}
             for worker in started.values():
                 with contextlib.suppress(WorkerError):  # it is said where the worker is first asked
                     worker.hello  # noqa: B018  all imports are done before anything is timed
@@ -129,7 +132,9 @@ class Bench:
     def scaling(self):
         """Measure and print what a second process adds, and the third, ...: each has one thread."""
         N = self.options.processes
-        pairs = [[with_processes(peer, N) for peer in pair] for pair in SCALED]
+        pairs = [names for pair in SCALED if len(names := self.chosen(pair)) == 2]
+        if not pairs:
+            return
         with self.workers("vit", [peer for pair in pairs for peer in pair], threads=1) as workers:
             for name, kind, task in scaling():
                 peers = self.compare(workers, task, 7, 10, 3)
