@@ -122,7 +122,7 @@ class Bench:
                     why = f"it needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free"
                     skipped[peer] = {"error": why}
             task = row.task | ({"weights": self.trained()} if row.task["kind"] == "dinov2" else {})
-            peers = self.compare(workers, task, 21, 45, row.least) | skipped
+            peers = self.compare(workers, task, 21, 40, row.least) | skipped
         work, count = flops(row.task), images(row.task)
         found = {"title": row.title, "task": row.task, "images": count, "flops": work, "peers": peers}
         self.found["rows"][row.name] = found
@@ -177,7 +177,7 @@ class Bench:
             for axis, points in growth(self.options.quick).items():
                 self.found["growth"][axis] = []
                 for size, task in points:
-                    peers = self.compare(workers, task, 7, 20)
+                    peers = self.compare(workers, task, 5, 10)
                     self.found["growth"][axis].append({"size": size, "peers": peers})
         print("## Growth: a training step of two blocks, in which one size grows\n")
         self.show(report.growth_lines(self.found["growth"]))
