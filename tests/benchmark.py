@@ -1,8 +1,9 @@
-"""How fast minivit is, beside PyTorch and HIPS autograd: `python -m tests.benchmark [--quick] [--json FILE]`.
+"""How fast minivit is, beside PyTorch and others: `python -m tests.benchmark [--quick] [--json FILE]`.
 
-Not a test: it takes minutes. The peers come with `pip install -e '.[bench]'`; what is not installed is left out.
-The files are in tests/benchmarks/: rows.py says what is measured, with_*.py how each peer computes it, worker.py runs
-a peer in a process of its own, measure.py takes the times, report.py prints and draws.
+Not a test: it takes a quarter of an hour. The peers come with `pip install -e '.[bench,fast,mpi]'`; what is not
+installed is left out. The files are in tests/benchmarks/: rows.py says what is measured, with_*.py how each peer
+computes it, worker.py runs a peer in processes of its own, which talk as groups.py says, measure.py takes the times,
+report.py prints and draws.
 """
 
 import argparse
@@ -20,10 +21,10 @@ from minivit import weights
 
 from .benchmarks import report
 from .benchmarks.measure import alone, compare, free_memory
-from .benchmarks.rows import ALONE, QUICK, ROWS, TOY_ROW, flops, growth, layers, needed_memory
+from .benchmarks.rows import ALONE, QUICK, ROWS, SCALED, TOY_ROW, flops, growth, images, layers, needed_memory, scaling
 from .benchmarks.worker import PEERS, Worker, WorkerError, missing
 
-PARTS = [row.name for row in [*ROWS, *ALONE]] + ["layers", "growth"]
+PARTS = [row.name for row in [*ROWS, *ALONE]] + ["scaling", "layers", "growth"]
 
 
 def arguments(argv):
@@ -33,25 +34,32 @@ def arguments(argv):
     parser.add_argument("--rows", metavar="NAMES", help=f"some of {','.join([*PARTS, TOY_ROW.name])}")
     parser.add_argument("--peers", metavar="NAMES", help=f"some of {','.join(PEERS)}")
     parser.add_argument("--rounds", type=int, metavar="N", help="at most N rounds for each row")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads for each library, not its own choice")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads for each peer, not its library's choice")
+    parser.add_argument("--processes", type=int, metavar="N", default=2, help="for the peers that share a batch: 2")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write all samples; a figure is saved beside it")
     parser.add_argument("--figure", metavar="FILE", type=Path, help="draw the ratios to this PNG file")
     options = parser.parse_args(argv)
-    for name, known in (("rows", [*PARTS, TOY_ROW.name]), ("peers", list(PEERS))):
+    peers = [with_processes(peer, options.processes) for peer in PEERS]
+    for name, known in (("rows", [*PARTS, TOY_ROW.name]), ("peers", peers)):
         chosen = getattr(options, name)
         chosen = None if chosen is None else [part.strip() for part in chosen.split(",")]
         unknown = [part for part in chosen or () if part not in known]
         if unknown:
             parser.error(f"--{name}: {unknown[0]!r} is not known; choose from {', '.join(known)}")
         setattr(options, name, chosen)
-    for name in ("rounds", "threads"):
-        if getattr(options, name) is not None and getattr(options, name) < 1:
-            parser.error(f"--{name} is a whole number from 1 on")
+    for name, least in (("rounds", 1), ("threads", 1), ("processes", 2)):
+        if getattr(options, name) is not None and getattr(options, name) < least:
+            parser.error(f"--{name} is a whole number from {least} on")
     options.rows = options.rows or (list(QUICK) if options.quick else PARTS)
-    options.peers = options.peers or list(PEERS)
+    options.peers = options.peers or peers
     if options.json and not options.figure:
         options.figure = options.json.with_suffix(".png")
     return options
+
+
+def with_processes(peer, N):
+    """The name of a peer, with the number of processes in the place of N."""
+    return peer.replace("xN", f"x{N}")
 
 
 class Bench:
@@ -61,23 +69,28 @@ class Bench:
         self.options, self.folder = options, folder
         settings = {key: value for key, value in vars(options).items() if key not in ("json", "figure")}
         self.found = {"machine": report.machine(), "settings": settings}
-        self.found |= {"rows": {}, "alone": {}, "layers": [], "growth": {}}
+        self.found |= {"rows": {}, "scaling": [], "alone": {}, "layers": [], "growth": {}}
 
-    def limits(self, rounds, budget):
+    def limits(self, rounds, budget, least=5):
         """What measure.turns takes, in this run: at most so many rounds, and about so many seconds."""
-        rounds, least, budget = (5, 3, 3) if self.options.quick else (rounds, 5, budget)
+        rounds, least, budget = (5, 3, 3) if self.options.quick else (rounds, least, budget)
         return self.options.rounds or rounds, least, budget
 
-    def compare(self, workers, task, rounds, budget):
+    def compare(self, workers, task, *limits):
         """measure.compare with the rounds of this run."""
-        return compare(workers, task, *self.limits(rounds, budget), self.folder)
+        return compare(workers, task, *self.limits(*limits), self.folder)
+
+    def chosen(self, peers):
+        """The names of those of the peers that are chosen and installed."""
+        names = [with_processes(peer, self.options.processes) for peer in peers]
+        return [peer for peer in names if peer in self.options.peers and not missing(peer)]
 
     @contextlib.contextmanager
-    def workers(self, kind, peers):
-        """{peer: Worker} of the chosen peers that are installed, started together; ended when the block ends."""
+    def workers(self, kind, peers, threads=None):
+        """{peer: Worker} of self.chosen(peers), started together; ended when the block ends."""
+        threads = threads or self.options.threads
         with contextlib.ExitStack() as stack:
-            chosen = [peer for peer in peers if peer in self.options.peers and not missing(peer)]
-            started = {peer: stack.enter_context(Worker(peer, kind, self.options.threads)) for peer in chosen}
+            started = {peer: stack.enter_context(Worker(peer, kind, threads)) for peer in self.chosen(peers)}
             for worker in started.values():
                 with contextlib.suppress(WorkerError):  # it is said where the worker is first asked
                     worker.hello  # noqa: B018  all imports are done before anything is timed
@@ -100,7 +113,7 @@ class Bench:
 
     def row(self, row, peak):
         """Measure and print one row."""
-        with self.workers(row.task["kind"], ("minivit", *row.peers)) as workers:
+        with self.workers(row.task["kind"], row.peers) as workers:
             free, skipped = free_memory(), {}
             for peer in list(workers):
                 needed = needed_memory(row.task, peer)
@@ -109,11 +122,27 @@ class Bench:
                     why = f"it needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free"
                     skipped[peer] = {"error": why}
             task = row.task | ({"weights": self.trained()} if row.task["kind"] == "dinov2" else {})
-            peers = self.compare(workers, task, 21, 60) | skipped
-        work = flops(row.task)
-        self.found["rows"][row.name] = {"title": row.title, "task": row.task, "flops": work, "peers": peers}
+            peers = self.compare(workers, task, 21, 40, row.least) | skipped
+        work, count = flops(row.task), images(row.task)
+        found = {"title": row.title, "task": row.task, "images": count, "flops": work, "peers": peers}
+        self.found["rows"][row.name] = found
         print(f"## {row.title}\n\n{work / 1e9:.3g} GFLOP in matrix products\n")
-        self.show(report.row_lines(peers, work, peak))
+        self.show(report.row_lines(peers, count, work, peak))
+
+    def scaling(self):
+        """Measure and print what a second process adds, and the third, ...: each has one thread."""
+        N = self.options.processes
+        pairs = [names for pair in SCALED if len(names := self.chosen(pair)) == 2]
+        if not pairs:
+            return
+        with self.workers("vit", [peer for pair in pairs for peer in pair], threads=1) as workers:
+            for name, kind, task in scaling():
+                peers = self.compare(workers, task, 7, 10, 3)
+                counts = [images(task), images(task, N)]
+                found = {"row": name, "kind": kind, "images": counts, "pairs": pairs, "peers": peers}
+                self.found["scaling"].append(found)
+        print(f"## Scaling: a training step in 1 process and in {N}, one thread each, in images per second\n")
+        self.show(report.scaling_lines(self.found["scaling"]))
 
     def trained(self):
         """A file of the numbers of the network in the box {name: float32 array}, for peers that cannot read the box."""
@@ -127,7 +156,7 @@ class Bench:
         """Measure and print what minivit does alone."""
         for row in chosen:
             start = functools.partial(Worker, "minivit", row.task["kind"], self.options.threads)
-            found = alone(start, row.task, *self.limits(7, 60), self.folder)
+            found = alone(start, row.task, *self.limits(7, 20, 3), self.folder)
             self.found["alone"][row.name] = {"title": row.title, "found": found}
         print("## minivit alone\n")
         self.show(report.alone_lines(self.found["alone"]))
@@ -135,9 +164,9 @@ class Bench:
     def layers(self):
         """Measure and print each layer beside PyTorch's."""
         tasks = layers(("digits",) if self.options.quick else ("digits", "Ti/16"))
-        with self.workers("layer", ("minivit", "torch")) as workers:
+        with self.workers("layer", ("minivit", "minivit fast", "torch")) as workers:
             for title, mode, task in tasks:
-                peers = self.compare(workers, task, 11, 5)
+                peers = self.compare(workers, task, 9, 2)
                 self.found["layers"].append({"title": title, "mode": mode, "peers": peers})
         print("## Layer by layer\n")
         self.show(report.layer_lines(self.found["layers"]))
@@ -148,7 +177,7 @@ class Bench:
             for axis, points in growth(self.options.quick).items():
                 self.found["growth"][axis] = []
                 for size, task in points:
-                    peers = self.compare(workers, task, 7, 20)
+                    peers = self.compare(workers, task, 5, 10)
                     self.found["growth"][axis].append({"size": size, "peers": peers})
         print("## Growth: a training step of two blocks, in which one size grows\n")
         self.show(report.growth_lines(self.found["growth"]))
@@ -163,14 +192,16 @@ class Bench:
         """All that was chosen."""
         print("# minivit, measured\n")
         print("\n".join(report.table(("machine", ""), list(self.found["machine"].items()), left=2)), flush=True)
-        absent = [peer for peer in self.options.peers if missing(peer)]
+        absent = [f"{peer} ({', '.join(missing(peer))})" for peer in self.options.peers if missing(peer)]
         if absent:
-            print(f"\nnot installed, left out: {', '.join(absent)}")
+            print(f"\nleft out, since what they need is not installed: {', '.join(absent)}")
         print(f"\n{report.NOTE}\n")
         peak = self.peak()
         for row in [*ROWS, TOY_ROW]:
             if row.name in self.options.rows:
                 self.row(row, peak)
+        if "scaling" in self.options.rows:
+            self.scaling()
         chosen = [row for row in ALONE if row.name in self.options.rows and "minivit" in self.options.peers]
         if chosen:
             self.alone(chosen)
@@ -194,6 +225,8 @@ def main(argv=None):
     if bench.found["rows"]:
         print("## All rows: time of minivit, and its ratio to each peer\n")
         bench.show(report.summary(bench.found["rows"]))
+        print("## All rows: time of minivit's fastest configuration, and its ratio to each peer\n")
+        bench.show(report.best_lines(bench.found["rows"]))
         if options.figure:
             report.draw(bench.found["rows"], options.figure)
             print(f"figure: {options.figure}")

@@ -11,7 +11,8 @@ import numpy as np
 from .worker import WorkerError, memory_file
 
 SAMPLE = 0.05  # seconds: a sample is as many steps as take this long, so that the clock and a hiccup weigh little
-PAUSE = 0.05  # seconds before a sample: the threads of the peer before spin for up to 30 ms until they go to sleep
+PAUSE = 0.05  # seconds before a sample: where no peer can be stopped, threads of the one before spin for up to 30 ms
+LONG = 8.0  # seconds: a step that takes longer is warm after its results; loops are compiled in less
 TOLERANCE = 1e-4  # how far results may lie apart, of their largest number, to be the same work in float32
 
 
@@ -71,11 +72,13 @@ def compare(workers, task, rounds, least, budget, folder):
             del alive[peer]
             return None
 
-    reference = None
+    reference, first = None, {}
     for number, peer in enumerate(workers):
         path = str(Path(folder, f"{number}.npz"))
-        if ask(peer, "build", task=task, results=path) is None:
+        answer = ask(peer, "build", task=task, results=path)
+        if answer is None:
             continue
+        first[peer] = answer["seconds"]
         reference = reference or path
         try:
             apart = difference(reference, path)
@@ -89,7 +92,7 @@ def compare(workers, task, rounds, least, budget, folder):
         elif path != reference:
             found[peer]["differs"] = apart
     for peer in list(alive):  # warm up: results() took a step or two, this is one more and says how many are a sample
-        answer = ask(peer, "step", steps=1)
+        answer = ask(peer, "step", steps=1) if first[peer] < LONG else {"seconds": first[peer]}
         if answer:
             found[peer] |= {"steps": max(1, math.ceil(SAMPLE / answer["seconds"])), "seconds": []}
             ask(peer, "step", steps=found[peer]["steps"]) if found[peer]["steps"] > 1 else None

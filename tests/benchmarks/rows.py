@@ -9,17 +9,24 @@ from dataclasses import dataclass
 import numpy as np
 
 TORCH = ("torch eager", "torch sdpa")
-EVERY = (*TORCH, "HIPS autograd")
+ONE = ("minivit", "minivit fast", *TORCH)
+BATCH = ("minivit", "minivit fast", "minivit xN", "minivit fast xN", *TORCH, "torch DDP xN", "HIPS autograd")
+# a process and N processes, which scaling measures with one thread each
+SCALED = (("minivit", "minivit xN"), ("minivit fast", "minivit fast xN"), ("torch sdpa", "torch DDP xN"))
 
 
 @dataclass(frozen=True)
 class Row:
-    """name: for the command line; title: for the reader; task: what each of the peers computes."""
+    """name: for the command line; title: for the reader; task: what each of the peers computes.
+
+    peers: their names, the reference first; N in a name stands for the number of processes. least: rounds at least.
+    """
 
     name: str
     title: str
     task: dict
     peers: tuple
+    least: int = 5
 
 
 def config(image, patch, D, L, h, F, channels=3, classes=10):
@@ -55,20 +62,20 @@ DINOV2 = config(518, 14, 384, 12, 6, 1536, classes=0) | {"layer_norm_eps": 1e-6}
 NOTEBOOK = {"kind": "notebook", "tokens": 5477, "width": 512, "heads": 8, "encoders": 4}
 
 ROWS = [
-    Row("digits", "digits 8x8 p2 D64 L4 h4 F128, B 64: training step", vit_task(DIGITS, 64), EVERY),
-    Row("cifar", "CIFAR 32x32 p4 D64 L4 h8 F128, B 50: training step", vit_task(CIFAR, 50), EVERY),
-    Row("tiny", "ViT-Ti/16 224, B 8: training step", vit_task(TINY, 8), EVERY),
-    Row("base-forward", "ViT-B/16 224, B 1: forward only", vit_task(BASE, 1, train=False), TORCH),
-    Row("base", "ViT-B/16 224, B 1: training step", vit_task(BASE, 1), TORCH),
-    Row("dinov2-224", "DINOv2 ViT-S/14 224, B 1: forward only", dinov2_task(224), TORCH),
-    Row("dinov2-448", "DINOv2 ViT-S/14 448, B 1: forward only", dinov2_task(448), TORCH),
-    Row("notebook", "notebook 5477 x 512, 4 encoders: forward + backward", NOTEBOOK, TORCH),
+    Row("digits", "digits 8x8 p2 D64 L4 h4 F128, B 64: training step", vit_task(DIGITS, 64), BATCH),
+    Row("cifar", "CIFAR 32x32 p4 D64 L4 h8 F128, B 50: training step", vit_task(CIFAR, 50), BATCH),
+    Row("tiny", "ViT-Ti/16 224, B 8: training step", vit_task(TINY, 8), BATCH),
+    Row("base-forward", "ViT-B/16 224, B 1: forward only", vit_task(BASE, 1, train=False), ONE),
+    Row("base", "ViT-B/16 224, B 1: training step", vit_task(BASE, 1), ONE),
+    Row("dinov2-224", "DINOv2 ViT-S/14 224, B 1: forward only", dinov2_task(224), (*ONE, "onnxruntime")),
+    Row("dinov2-448", "DINOv2 ViT-S/14 448, B 1: forward only", dinov2_task(448), (*ONE, "onnxruntime")),
+    Row("notebook", "notebook 5477 x 512, 4 encoders: forward + backward", NOTEBOOK, ONE, least=3),
 ]
 ALONE = [
     Row("dinov2-load", "weights.dinov2_small()", {"kind": "load"}, ()),
     Row("tour", "minivit tour", {"kind": "command", "argv": ["tour"]}, ()),
 ]
-TOY_ROW = Row("toy", "4x4 p2 D8 L1 h2 F16, B 2: training step", vit_task(TOY, 2), EVERY)
+TOY_ROW = Row("toy", "4x4 p2 D8 L1 h2 F16, B 2: training step", vit_task(TOY, 2), BATCH)
 QUICK = ("digits", "cifar", "layers")  # seconds, not minutes
 LAYER_SIZES = {"digits": (DIGITS, 64), "Ti/16": (TINY, 8)}
 
@@ -128,6 +135,18 @@ def layers(names):
             found += [(f"{name} {layer}", "forward", task | {"backward": False})]
             found += [(f"{name} {layer}", "forward + backward", task | {"backward": True})]
         found += [(f"{name} AdamW", "step", {"kind": "adamw", "shapes": parameter_shapes(sizes)})]
+    return found
+
+
+def scaling():
+    """(name, kind, task): training steps for 1 and N processes. Strong: they share a batch; weak: each has its own.
+
+    In a weak step all take the same images, so that the result is that of one.
+    """
+    found = []
+    for name, sizes, B in (("CIFAR", CIFAR, 50), ("Ti/16", TINY, 8)):
+        task = vit_task(sizes, B)
+        found += [(f"{name}, B {B}", "strong", task), (f"{name}, B {B} each", "weak", task | {"each": True})]
     return found
 
 
@@ -212,9 +231,24 @@ def pixels(task):
     return numbers("pixels", (task["batch"], task["config"]["num_channels"], task["side"], task["side"]))
 
 
-def batch(task):
-    """pixel_values (B, C, H, W) and labels (B,) of a vit task."""
-    return pixels(task), np.arange(task["batch"]) % task["config"]["num_labels"]
+def batch(task, group):
+    """pixel_values (B, C, H, W) and labels (B,) of a vit task: one process's part of them, all of them if "each"."""
+    B, labels = task["batch"], np.arange(task["batch"]) % task["config"]["num_labels"]
+    ends = (0, B) if task.get("each") else (B * group.rank // group.size, B * (group.rank + 1) // group.size)
+    return pixels(task)[slice(*ends)], labels[slice(*ends)]
+
+
+def gathered(task, group, logits, loss):
+    """{name: array} of a vit task's whole batch: logits (B, K), and the mean loss, of those of each process's part."""
+    parts = group.gather((logits, loss * len(logits)))
+    parts = parts[:1] if task.get("each") else parts  # all did the same
+    logits = np.concatenate([part for part, _ in parts])
+    return {"logits": logits, "loss": sum(loss for _, loss in parts) / len(logits)}
+
+
+def images(task, processes=1):
+    """How many images a step takes."""
+    return task.get("batch", 1) * (processes if task.get("each") else 1)
 
 
 # Small, so that the hundreds of steps on one batch all do the same work: a loss learned down to 0 would end in

@@ -82,12 +82,12 @@ def loss_of(w, patches, labels, sizes):
     return -anp.mean(log_shares[np.arange(len(labels)), labels])
 
 
-def build(task, variant):
+def build(task, variant, group):
     """(step, results) of a training step: a function that does it once, and one that gives {name: array}."""
     sizes, P = task["config"], task["config"]["patch_size"]
     w = {name: rows.weight(name, shape) for name, shape in rows.parameter_shapes(sizes).items()}
     m, v = ({name: np.zeros_like(array) for name, array in w.items()} for _ in range(2))
-    pixels, labels = rows.batch(task)
+    pixels, labels = rows.batch(task, group)
     B, C, H, W = pixels.shape
     patches = pixels.reshape(B, C, H // P, P, W // P, P).transpose(0, 2, 4, 1, 3, 5).reshape(B, -1, C * P * P)
     gradient = value_and_grad(loss_of)

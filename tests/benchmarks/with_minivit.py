@@ -12,22 +12,25 @@ from . import rows
 
 
 def prepare(kind, threads):
-    """Use so many threads, if not 0. Returns how many there are."""
+    """Use so many threads, if not 0, and import what a task of this kind needs. Returns how many threads there are."""
     if threads:
         minivit.set_num_threads(threads)
+    if kind != "product":  # NumPy's own products have one thread from the first op on
+        ops.gelu(np.zeros((1, 1), np.float32))  # which imports numba where it is used
     return minivit.get_num_threads()
 
 
-def build(task, variant):
+def build(task, variant, group):
     """(step, results) of a task: a function that does it once, and one that does it and gives {name: array}."""
-    return KINDS[task["kind"]](task)
+    return _vit(task, group) if task["kind"] == "vit" else KINDS[task["kind"]](task)
 
 
-def _vit(task):
+def _vit(task, group):
     model = vit.ViTForImageClassification(vit.ViTConfig(**task["config"])).train(task["train"])
     _load(model)
     optimizer = optim.AdamW(model.parameters(), lr=rows.LR) if task["train"] else None
-    pixels, labels = rows.batch(task)
+    pixels, labels = rows.batch(task, group)
+    share = len(labels) / sum(group.gather(len(labels)))  # of the mean's gradient
 
     def forward():
         with minivit.no_grad():
@@ -36,7 +39,9 @@ def _vit(task):
     def gradients():
         model.zero_grad()
         output = model(pixels, labels=labels)
-        output.loss.backward()
+        output.loss.backward(np.full_like(output.loss.data, share))
+        if group.size > 1:
+            _add_up(optimizer.parameters)
         return output
 
     def train():
@@ -45,7 +50,7 @@ def _vit(task):
 
     def results():
         output = gradients()
-        return {"logits": output.logits.data, "loss": output.loss.data, **_gradients(model)}
+        return rows.gathered(task, group, output.logits.data, output.loss.data) | _gradients(model)
 
     return (train, results) if task["train"] else (forward, forward)
 
@@ -137,7 +142,6 @@ def _command(task):
 
 
 KINDS = {
-    "vit": _vit,
     "dinov2": _dinov2,
     "notebook": _notebook,
     "layer": _layer,
@@ -146,6 +150,17 @@ KINDS = {
     "load": _box,
     "command": _command,
 }
+
+
+def _add_up(parameters):
+    """Each gradient is the sum of all processes': what training.fit does between backward and the optimiser's step."""
+    from minivit.machinery.communication import world
+
+    world().agree()
+    flat = world().all_reduce(np.concatenate([parameter.grad.ravel() for parameter in parameters]))
+    ends = np.cumsum([parameter.size for parameter in parameters])
+    for parameter, part in zip(parameters, np.split(flat, ends[:-1]), strict=True):
+        parameter.grad = part.reshape(parameter.shape)
 
 
 def _load(model):

@@ -36,9 +36,11 @@ def prepare(kind, threads):
     return torch.get_num_threads()
 
 
-def build(task, variant):
+def build(task, variant, group):
     """(step, results) of a task: a function that does it once, and one that does it and gives {name: array}."""
-    kinds = {"vit": _vit, "dinov2": _dinov2, "notebook": _notebook, "layer": _layer, "adamw": _adamw}
+    if task["kind"] == "vit":
+        return _vit(task, variant, group)
+    kinds = {"dinov2": _dinov2, "notebook": _notebook, "layer": _layer, "adamw": _adamw}
     return kinds[task["kind"]](task, variant)
 
 
@@ -55,11 +57,14 @@ def _model(name, task, variant, **parts):
     return model
 
 
-def _vit(task, variant):
+def _vit(task, variant, group):
     model = _model("ViTForImageClassification", task, variant)
     _load(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rows.LR) if task["train"] else None
-    pixels, labels = (torch.from_numpy(array) for array in rows.batch(task))
+    pixels, labels = (torch.from_numpy(array) for array in rows.batch(task, group))
+    shared = nn.parallel.DistributedDataParallel(model) if group.size > 1 else model
+    # DistributedDataParallel takes the mean over processes, whose parts may be of other lengths by one
+    weight = len(labels) * group.size / sum(group.gather(len(labels)))
 
     def forward():
         with torch.no_grad():
@@ -67,8 +72,8 @@ def _vit(task, variant):
 
     def gradients():
         model.zero_grad(set_to_none=True)
-        output = model(pixels, labels=labels)
-        output.loss.backward()
+        output = shared(pixels, labels=labels)
+        output.loss.backward(torch.full_like(output.loss, weight))
         return output
 
     def train():
@@ -77,7 +82,8 @@ def _vit(task, variant):
 
     def results():
         output = gradients()
-        return {"logits": output.logits.detach().numpy(), "loss": output.loss.detach().numpy(), **_gradients(model)}
+        found = (tensor.detach().numpy() for tensor in (output.logits, output.loss))
+        return rows.gathered(task, group, *found) | _gradients(model)
 
     return (train, results) if task["train"] else (forward, forward)
 
