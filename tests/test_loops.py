@@ -15,7 +15,7 @@ import sys
 import numpy as np
 import pytest
 
-from minivit import Tensor, no_grad, ops, optim, vit
+from minivit import Tensor, no_grad, ops, vit
 from minivit.machinery import blocks, fast, threads
 
 with_numba = pytest.mark.skipif(
@@ -96,12 +96,10 @@ def step(dtype):
     rates = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
     config = vit.ViTConfig(**sizes, **rates, intermediate_size=40, num_labels=5)
     model = vit.ViTForImageClassification(config, rng=0).to(dtype)
-    optimizer = optim.AdamW(model.parameters())
     x = np.random.default_rng(0).standard_normal((13, 3, 16, 16)).astype(dtype)
     loss = model(x, labels=np.arange(13) % 5).loss
     loss.backward()
-    gradients = {name: p.grad.copy() for name, p in model.named_parameters()}
-    optimizer.step()
+    gradients = {name: p.grad for name, p in model.named_parameters()}
     with no_grad():
         logits = model.eval()(x).logits.data
     return {"loss": loss.data, "logits": logits} | gradients
@@ -201,30 +199,6 @@ def test_other_dtypes_take_the_formula(dtype, used):
 
 @with_numba
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.3, 0.4), (0, 0)])
-@pytest.mark.parametrize("shape", [(), (7,), (3, 5), (2, 3, 4), (2, 1, 3, 3), (700, 400)])
-def test_adamw_gives_the_same_bits(shape, betas, dtype, rng):
-    """Each number for itself, and each step rounded: so loop and formula need not differ at all."""
-    start, *gradients = rng.standard_normal((4, *shape)).astype(dtype)
-    if start.size > 6:
-        gradients[1].flat[:6] = np.nan, np.inf, -np.inf, 0, -0.0, 1e-44
-
-    def learned():
-        p = Tensor(start.copy(), requires_grad=True)
-        optimizer = optim.AdamW([p], lr=0.01, betas=betas, weight_decay=0.3)
-        with np.errstate(all="ignore"):
-            for p.grad in gradients:
-                optimizer.step()
-        return [p.data, *optimizer.state_dict().values()]
-
-    found = learned()
-    with without_loops():
-        wanted = learned()
-    assert all(np.array_equal(one, other, equal_nan=True) for one, other in zip(found, wanted, strict=True))
-
-
-@with_numba
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_exponential(dtype):
     x = np.concatenate([np.linspace(-87, 88, 100_001), [0, -1e-9, 1e-9, -87.2]]).astype(dtype)
     y = x.copy()
@@ -243,11 +217,8 @@ def test_the_same_bits_with_any_number_of_threads(rng):
     before, results = threads.get_num_threads(), []
     for n in (1, 2, 5):
         threads.set_num_threads(n)
-        p = Tensor(x.copy(), requires_grad=True)
-        p.grad = x
-        optim.AdamW([p]).step()
         norm = value_and_gradients(ops.layer_norm, (x, x[0], x[1]))
-        results.append([p.data, *value_and_gradients(ops.gelu, [x]), *norm, *value_and_gradients(attention, (q, q, q))])
+        results.append([*value_and_gradients(ops.gelu, [x]), *norm, *value_and_gradients(attention, (q, q, q))])
     threads.set_num_threads(before)
     for other in results[1:]:
         assert all(map(np.array_equal, results[0], other))

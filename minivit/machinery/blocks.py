@@ -173,9 +173,6 @@ def _groups(B, h, q, k):
 
 def in_blocks(change, *arrays, **numbers):
     """change(*blocks, **numbers), which writes into its arrays, for arrays of one shape, on all threads."""
-    loop = loop_of(change, arrays)
-    if loop is not None and all(x.flags.carray for x in arrays):
-        change, arrays = loop, [x.reshape(-1) for x in arrays]
     if arrays[0].ndim and arrays[0].size <= BLOCK:  # most are small, and there are many
         return change(*arrays, **numbers)
     # of rank 0 they become rank 1, since NumPy makes numbers of them, which have no place for out=

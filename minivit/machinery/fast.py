@@ -19,7 +19,6 @@ LOOPS = {
     "minivit.ops.attention._softmax": "softmax",
     "minivit.ops.attention._exp": "shifted_exp",
     "minivit.ops.attention._dscores": "dscores",
-    "minivit.optim.AdamW._change": "adamw",
 }
 DTYPES = {np.dtype(np.float32), np.dtype(np.float64)}
 

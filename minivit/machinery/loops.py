@@ -1,4 +1,4 @@
-"""Some formulas of ops/ and optim.py as loops over their numbers, compiled by numba: fast.py says which.
+"""Some formulas of ops/ as loops over their numbers, compiled by numba: fast.py says which.
 
 A loop has the name and the arguments of its formula; before them come the arrays that it writes its results into.
 F is the dtype, float32 or float64: a Python number beside a float32 would make a float64 of both. `contract` lets a
@@ -96,12 +96,6 @@ def largest(found, x):
         found[q, 0] = most
 
 
-@compiled()
-def moved(average, value, keep, rest):
-    """average + rest * (value - average), rest = 1 - keep, from the one that counts more: see optim._move."""
-    return value + keep * (average - value) if keep < 0.5 else average + rest * (value - average)
-
-
 @compiled("contract")
 def gelu(y, slope, x, learning):
     """y = x * Phi(x), slope = Phi(x) + x * phi(x), with Phi and phi as normal.py has them."""
@@ -195,17 +189,3 @@ def dscores(ds, dp, p, mean):
     for q in range(len(ds)):
         for i in range(ds.shape[1]):
             ds[q, i] = p[q, i] * (dp[q, i] - mean[q, 0])
-
-
-@compiled()
-def adamw(p, g, m, v, betas, keep, step_size, eps):
-    """The four lines of AdamW for some numbers of a parameter, in place: the same bits, since all is rounded alike."""
-    F = p.dtype.type
-    keep, step_size, eps = F(keep), F(step_size), F(eps)
-    beta1, beta2 = F(betas[0]), F(betas[1])
-    rest1, rest2 = F(1 - betas[0]), F(1 - betas[1])
-    for i in range(len(p)):
-        m[i] = moved(m[i], g[i], beta1, rest1)
-        v[i] = moved(v[i], g[i] * g[i], beta2, rest2)
-        change = m[i] / (math.sqrt(v[i]) + eps) * step_size
-        p[i] = p[i] * keep - change
