@@ -46,15 +46,6 @@ def by_rows(formula, *arrays, sums=0, **given):
     return (*(x if x is None else x.reshape((*leading, *x.shape[1 : 1 + axes])) for x in stacked), *added)
 
 
-def at_once(formula, *arrays, **given):
-    """formula(*arrays, **given), uncut: for a formula of rows within one of by_queries. Returns its tuple of arrays."""
-    loop = loop_of(formula, arrays, given)
-    if loop is None:
-        return formula(*arrays, **given)
-    results = _gathered(formula, loop, [rows(x) for x in arrays], [slice(None)], 0, given)
-    return [x.reshape(*arrays[0].shape[:-1], x.shape[1]) for x in results]
-
-
 def _checked(results, count, sums):
     """What a formula gave for so many rows, refused if it is no tuple with a row for each, but for the sums."""
     if not isinstance(results, tuple):

@@ -16,9 +16,6 @@ LOOPS = {
     "minivit.ops.gelu.gelu.<locals>.forward": "gelu",
     "minivit.ops.layer_norm.layer_norm.<locals>.forward": "layer_norm",
     "minivit.ops.layer_norm.layer_norm.<locals>.backward.<locals>.of_tokens": "layer_norm_backward",
-    "minivit.ops.attention._softmax": "softmax",
-    "minivit.ops.attention._exp": "shifted_exp",
-    "minivit.ops.attention._dscores": "dscores",
 }
 DTYPES = {np.dtype(np.float32), np.dtype(np.float64)}
 

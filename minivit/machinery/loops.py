@@ -79,24 +79,6 @@ def _erfc_polynomial(t):
 
 
 @compiled("contract")
-def exps(x):
-    """exp(x), in its place: over all rows as one, since short rows would leave the processor's vectors half empty."""
-    x = x.ravel()
-    for i in range(len(x)):
-        x[i] = exp(x[i])
-
-
-@compiled("nnan")
-def largest(found, x):
-    """The largest number of each row; of a row with a NaN, any: the rest of softmax makes NaN of all of that row."""
-    for q in range(len(x)):
-        most = x[q, 0]
-        for i in range(x.shape[1]):
-            most = max(most, x[q, i])
-        found[q, 0] = most
-
-
-@compiled("contract")
 def gelu(y, slope, x, learning):
     """y = x * Phi(x), slope = Phi(x) + x * phi(x), with Phi and phi as normal.py has them."""
     F = x.dtype.type
@@ -154,38 +136,3 @@ def layer_norm_backward(dx, dweight, dbias, dy, n, rstd, weight):
             dx[t, i] = (dy[t, i] * weight[i] - mean - n[t, i] * along) * rstd[t, 0]
             dweight[i] += dy[t, i] * n[t, i]
             dbias[i] += dy[t, i]
-
-
-@compiled("contract")
-def shifted_exp(p, scores, log_sum):
-    """p = exp(scores - log_sum), one log_sum for each row."""
-    for q in range(len(p)):
-        for i in range(p.shape[1]):
-            p[q, i] = scores[q, i] - log_sum[q, 0]
-    exps(p)
-
-
-@compiled("contract", "reassoc")
-def softmax(p, log_sum, scores, bounded):
-    """p = exp(scores) / sum(exp(scores)) for each row, and the sum's logarithm; shifted unless bounded."""
-    F = scores.dtype.type
-    if bounded:
-        log_sum[:] = 0
-    else:
-        largest(log_sum, scores)
-    shifted_exp(p, scores, log_sum)
-    for q in range(len(p)):
-        total = F(0)
-        for i in range(p.shape[1]):
-            total += p[q, i]
-        for i in range(p.shape[1]):
-            p[q, i] *= F(1) / total
-        log_sum[q, 0] += math.log(total)
-
-
-@compiled("contract")
-def dscores(ds, dp, p, mean):
-    """ds = p * (dp - mean), one mean for each row."""
-    for q in range(len(ds)):
-        for i in range(ds.shape[1]):
-            ds[q, i] = p[q, i] * (dp[q, i] - mean[q, 0])
