@@ -148,7 +148,7 @@ class AdamW(_Optimizer):
         """(lr, betas, eps, weight_decay), checked: each may have been set since the last step."""
         if np.shape(self.betas) != (2,):
             raise MinivitError("AdamW", f"betas={self.betas!r}.", rule="betas is a pair (beta1, beta2).")
-        betas = tuple(_number("AdamW", f"betas[{i}]", beta, below=1) for i, beta in enumerate(self.betas))
+        betas = [_number("AdamW", f"betas[{i}]", beta, below=1) for i, beta in enumerate(self.betas)]
         lr, eps, decay = (_number("AdamW", name, getattr(self, name)) for name in ("lr", "eps", "weight_decay"))
         return lr, betas, eps, decay
 
@@ -161,7 +161,7 @@ class AdamW(_Optimizer):
             # the fraction's two sides are multiplied by root, which is one pass over the arrays less
             root = math.sqrt(1 - beta2**t)
             step_size, eps = lr * root / (1 - beta1**t), least * root
-            keep = 1 - lr * decay if parameter.ndim in (2, 4) else 1.0
+            keep = 1 - lr * decay if parameter.ndim in (2, 4) else 1
             arrays = parameter.data, parameter.grad, self._averages[number], self._squares[number]
             in_blocks(self._change, *arrays, betas=betas, keep=keep, step_size=step_size, eps=eps)
 

@@ -5,7 +5,6 @@ of the ops run there with the loops, too.
 """
 
 import contextlib
-import importlib
 import importlib.util
 import math
 import os
@@ -15,15 +14,13 @@ import sys
 import numpy as np
 import pytest
 
-from minivit import Tensor, no_grad, ops, optim, vit
+from minivit import Tensor, no_grad, ops, vit
 from minivit.machinery import blocks, fast, threads
 
 with_numba = pytest.mark.skipif(
     importlib.util.find_spec("numba") is None or os.environ.get("MINIVIT_FAST") == "0",
     reason="the loops are for the extra `fast`; a step of .ci/run installs it",
 )
-ROOM = importlib.import_module("minivit.ops.attention")  # the op of that name hides it
-SHAPES = [(5,), (1, 7), (0, 7), (3, 1), (2, 3, 65), (700, 400)]  # the last in more than one block
 LAYOUTS = {
     "one after the other": np.copy,
     "Fortran's order": np.asfortranarray,
@@ -52,12 +49,11 @@ def value_and_gradients(op, arrays):
     return [y.data, *(tensor.grad for tensor in tensors)]
 
 
-def assert_both(op, *arrays, scale=1):
+def assert_both(op, *arrays):
     """The op gives the same with loops and without, to some units in the last place of the largest number beside it.
 
-    The loops add in another order, and round a product and a sum once where NumPy rounds twice; exp of float32 is
-    another polynomial than NumPy's. Roundings in a sum over rows, and those of a large score before its exp, weigh
-    `scale` times as much. What is no number is the same exactly.
+    The loops round a product and a sum once where NumPy rounds twice, and exp of float32 is another polynomial than
+    NumPy's. What is no number is the same exactly.
     """
     found = value_and_gradients(op, arrays)
     with without_loops():
@@ -66,13 +62,9 @@ def assert_both(op, *arrays, scale=1):
         assert one.dtype == other.dtype and one.shape == other.shape
         finite = np.isfinite(other)
         np.testing.assert_array_equal(one[~finite], other[~finite])
-        near = 8 * scale * np.finfo(other.dtype).eps
+        near = 8 * np.finfo(other.dtype).eps
         largest = abs(other[finite]).max(initial=0)
         np.testing.assert_allclose(one[finite], other[finite], rtol=4 * near, atol=near * largest)
-
-
-def attention(q, k, v):
-    return ops.scaled_dot_product_attention(q, k, v)
 
 
 @pytest.fixture
@@ -96,12 +88,10 @@ def step(dtype):
     rates = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
     config = vit.ViTConfig(**sizes, **rates, intermediate_size=40, num_labels=5)
     model = vit.ViTForImageClassification(config, rng=0).to(dtype)
-    optimizer = optim.AdamW(model.parameters())
     x = np.random.default_rng(0).standard_normal((13, 3, 16, 16)).astype(dtype)
     loss = model(x, labels=np.arange(13) % 5).loss
     loss.backward()
-    gradients = {name: p.grad.copy() for name, p in model.named_parameters()}
-    optimizer.step()
+    gradients = {name: p.grad for name, p in model.named_parameters()}
     with no_grad():
         logits = model.eval()(x).logits.data
     return {"loss": loss.data, "logits": logits} | gradients
@@ -109,8 +99,7 @@ def step(dtype):
 
 @with_numba
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_model_with_every_loop_learns_the_same(dtype, used, monkeypatch):
-    monkeypatch.setattr(ROOM, "KEEP", 20 * 17 * 17)  # a block makes probabilities again
+def test_a_model_with_every_loop_learns_the_same(dtype, used):
     found = step(dtype)
     assert set(used) == set(fast.LOOPS.values())  # which fails, too, where numba is there and its loops are not used
     with without_loops():
@@ -124,130 +113,66 @@ def test_a_model_with_every_loop_learns_the_same(dtype, used, monkeypatch):
 
 @with_numba
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("shape", SHAPES)
-class TestShapes:
-    def test_gelu(self, shape, dtype, rng):
-        assert_both(ops.gelu, (3 * rng.standard_normal(shape)).astype(dtype))
-
-    def test_layer_norm(self, shape, dtype, rng):
-        x, weight, bias = (rng.standard_normal(s).astype(dtype) for s in (shape, shape[-1:], shape[-1:]))
-        assert_both(ops.layer_norm, x, weight, bias, scale=math.sqrt(len(x) + 1))
-
-    @pytest.mark.parametrize("size", [1, 30])  # of numbers: near to 0 scores are not shifted
-    def test_attention(self, shape, dtype, size, rng, monkeypatch):
-        shape = (2, 600) if shape[-1] == 400 else shape
-        q = (size * rng.standard_normal((*shape, 3))).astype(dtype)
-        k, v = (rng.standard_normal(q.shape).astype(dtype) for _ in "kv")
-        for keep in (2**22, 0):
-            monkeypatch.setattr(ROOM, "KEEP", keep)
-            assert_both(attention, q, k, v, scale=size)
-
-
-@with_numba
-def test_of_one_number_and_of_no_keys():
-    assert_both(ops.gelu, np.float32(0.7))
-    assert_both(attention, np.zeros((2, 0, 3), np.float32), *np.ones((2, 2, 4, 3), np.float32))
+@pytest.mark.parametrize("shape", [(), (5,), (1, 7), (0, 7), (3, 0), (3, 1), (2, 3, 65), (700, 400)])
+def test_gelu(shape, dtype, rng):
+    """The last shape is more than one block."""
+    assert_both(ops.gelu, np.asarray(3 * rng.standard_normal(shape), dtype))
 
 
 @with_numba
 @pytest.mark.parametrize("arrange", LAYOUTS.values(), ids=LAYOUTS)
-def test_arrays_of_any_layout_and_none_is_compiled_anew(arrange, rng):
-    arrays = [rng.standard_normal((4, 6, 5)).astype(np.float32) for _ in range(3)]
-    norm = [*arrays[:1], *rng.standard_normal((2, 5)).astype(np.float32)]
-
-    def all_of_them(arrange):
-        assert_both(ops.gelu, arrange(arrays[0]))
-        assert_both(ops.layer_norm, *map(arrange, norm))
-        assert_both(attention, *map(arrange, arrays))
-
-    all_of_them(np.copy)
-    compiled = {name: getattr(fast.loops(), name) for name in fast.LOOPS.values()}
-    before = {name: len(loop.signatures) for name, loop in compiled.items()}
-    all_of_them(arrange)
-    assert {name: len(loop.signatures) for name, loop in compiled.items()} == before
+def test_gelu_of_any_layout_and_none_is_compiled_anew(arrange, rng):
+    x = rng.standard_normal((4, 6, 5)).astype(np.float32)
+    assert_both(ops.gelu, x)
+    before = len(fast.loops().gelu.signatures)
+    assert_both(ops.gelu, arrange(x))
+    assert len(fast.loops().gelu.signatures) == before
 
 
 @with_numba
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf, 3e38, -3e38, 1e19, 1e-30, 1e-44, 0.0, -0.0, 88.0, -87.5])
-class TestSpecialValues:
-    def test_gelu(self, special, dtype):
-        x = np.array([[special, 1, -2], [0.5, special, special], [3, 4, 5]], dtype)
-        assert_both(ops.gelu, x)
-        y = ops.gelu(np.array([-0.0], dtype)).data
-        assert y[0] == 0 and np.signbit(y[0])
-
-    def test_layer_norm(self, special, dtype):
-        x = np.array([[special, 1, -2], [0.5, special, special], [3, 4, 5]], dtype)
-        assert_both(ops.layer_norm, x, np.array([1, 2, 3], dtype), np.array([0, 1, 0], dtype))
-
-    def test_attention(self, special, dtype):
-        q, k, v = np.random.default_rng(0).standard_normal((3, 4, 3)).astype(dtype)
-        for array in (q, k, v):
-            before = array[1, 2]
-            array[1, 2] = special
-            assert_both(attention, q, k, v)
-            array[1, 2] = before
+@pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf, 3e38, -3e38, 1e19, 1e-30, 1e-44, 0.0, -0.0, 13.2, -13.3])
+def test_gelu_of_special_values(special, dtype):
+    x = np.array([[special, 1, -2], [0.5, special, special], [3, 4, 5]], dtype)
+    assert_both(ops.gelu, x)
+    y = ops.gelu(x).data
+    assert np.signbit(y[0, 0]) == np.signbit(special) or special != 0
 
 
 @with_numba
 @pytest.mark.parametrize("dtype", ["e", "g"])
 def test_other_dtypes_take_the_formula(dtype, used):
     x = np.arange(6).reshape(2, 3).astype(dtype) / 6
-    ops.gelu(x), ops.layer_norm(x, x[0], x[1]), attention(x, x, x)
-    assert used == []
+    assert ops.gelu(x).dtype == x.dtype and used == []
     assert ops.gelu(x.astype(np.float32)).shape == (2, 3) and used == ["gelu"]
 
 
 @with_numba
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.3, 0.4), (0, 0)])
-@pytest.mark.parametrize("shape", [(), (7,), (3, 5), (2, 3, 4), (2, 1, 3, 3), (700, 400)])
-def test_adamw_gives_the_same_bits(shape, betas, dtype, rng):
-    """Each number for itself, and each step rounded: so loop and formula need not differ at all."""
-    start, *gradients = rng.standard_normal((4, *shape)).astype(dtype)
-    if start.size > 6:
-        gradients[1].flat[:6] = np.nan, np.inf, -np.inf, 0, -0.0, 1e-44
-
-    def learned():
-        p = Tensor(start.copy(), requires_grad=True)
-        optimizer = optim.AdamW([p], lr=0.01, betas=betas, weight_decay=0.3)
-        with np.errstate(all="ignore"):
-            for p.grad in gradients:
-                optimizer.step()
-        return [p.data, *optimizer.state_dict().values()]
-
-    found = learned()
-    with without_loops():
-        wanted = learned()
-    assert all(np.array_equal(one, other, equal_nan=True) for one, other in zip(found, wanted, strict=True))
+@pytest.mark.parametrize(("dtype", "bound"), [(np.float64, 1e-15), (np.float32, 5e-7)])
+def test_the_error_of_gelu(dtype, bound, used):
+    """Beside x Phi(x) by math.erfc, absolute, where gelu is at most 8."""
+    x = np.linspace(-8, 8, 40_001).astype(dtype)
+    exact = [t * math.erfc(-t / math.sqrt(2)) / 2 for t in x.tolist()]
+    assert abs(ops.gelu(x).data - exact).max() <= bound and used == ["gelu"]
 
 
 @with_numba
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_the_exponential(dtype):
-    x = np.concatenate([np.linspace(-87, 88, 100_001), [0, -1e-9, 1e-9, -87.2]]).astype(dtype)
-    y = x.copy()
-    fast.loops().exps(y)
+def test_the_exponential_of_float32():
+    x = np.concatenate([np.linspace(-87, 88, 20_001), [0, -1e-9, 1e-9, -87.2]]).astype(np.float32)
     exact = np.array([math.exp(t) for t in x.tolist()])
-    assert abs(y / exact - 1).max() <= (3e-7 if dtype == np.float32 else 1e-15)
-    special = np.array([0, -0.0, np.nan, -np.inf, -1000, -3e38], dtype)
-    fast.loops().exps(special)
-    np.testing.assert_array_equal(special, np.array([1, 1, np.nan, 0, 0, 0], dtype))
+    found = np.array([fast.loops().exp_float32(t) for t in x])
+    assert abs(found / exact - 1).max() <= 3e-7
+    special = np.array([0, -0.0, np.nan, -np.inf, -1000, -3e38], np.float32)
+    np.testing.assert_array_equal([fast.loops().exp_float32(t) for t in special], [1, 1, np.nan, 0, 0, 0])
 
 
 @with_numba
 def test_the_same_bits_with_any_number_of_threads(rng):
     x = (3 * rng.standard_normal((700, 400))).astype(np.float32)
-    q = rng.standard_normal((5, 3, 190, 16)).astype(np.float32)
     before, results = threads.get_num_threads(), []
     for n in (1, 2, 5):
         threads.set_num_threads(n)
-        p = Tensor(x.copy(), requires_grad=True)
-        p.grad = x
-        optim.AdamW([p]).step()
-        norm = value_and_gradients(ops.layer_norm, (x, x[0], x[1]))
-        results.append([p.data, *value_and_gradients(ops.gelu, [x]), *norm, *value_and_gradients(attention, (q, q, q))])
+        results.append(value_and_gradients(ops.gelu, [x]))
     threads.set_num_threads(before)
     for other in results[1:]:
         assert all(map(np.array_equal, results[0], other))

@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from ..errors import ShapeError
-from .fast import loop_of, settled
+from .fast import loop_of
 from .products import rows
 from .threads import cut, run
 
@@ -37,22 +37,15 @@ def by_rows(formula, *arrays, sums=0, **given):
     leading, axes = arrays[0].shape[:-1], min(arrays[0].ndim, 1)  # a number has no axis to give back
     arrays = [rows(np.atleast_1d(x)) for x in arrays]
     parts = cut(len(arrays[0]), -(-max(x.size for x in arrays) // BLOCK))
-    loop = loop_of(formula, arrays, given)
-    if len(parts) == 1 and loop is None:
+    loop = loop_of(formula, arrays)
+    if loop is not None:
+        results = _looped(formula, loop, arrays, parts, given)
+    elif len(parts) == 1:
         results = _checked(formula(*arrays, **given), len(arrays[0]), sums)
     else:
-        results = _gathered(formula, loop, arrays, parts, sums, given)
+        results = _gathered(formula, arrays, parts, sums, given)
     stacked, added = results[: len(results) - sums], results[len(results) - sums :]
     return (*(x if x is None else x.reshape((*leading, *x.shape[1 : 1 + axes])) for x in stacked), *added)
-
-
-def at_once(formula, *arrays, **given):
-    """formula(*arrays, **given), uncut: for a formula of rows within one of by_queries. Returns its tuple of arrays."""
-    loop = loop_of(formula, arrays, given)
-    if loop is None:
-        return formula(*arrays, **given)
-    results = _gathered(formula, loop, [rows(x) for x in arrays], [slice(None)], 0, given)
-    return [x.reshape(*arrays[0].shape[:-1], x.shape[1]) for x in results]
 
 
 def _checked(results, count, sums):
@@ -72,46 +65,35 @@ def _checked(results, count, sums):
     return results
 
 
-def _gathered(formula, loop, arrays, parts, sums, given):
-    """What by_rows does with more than one part, or by a loop."""
-    kinds = _kinds(formula, loop, arrays, sums, given)
+def _gathered(formula, arrays, parts, sums, given):
+    """What by_rows does with more than one part."""
+    kinds = _checked(formula(*(x[:0] for x in arrays), **given), 0, sums)
     count = len(kinds) - sums
     whole = [x if x is None else np.empty((len(arrays[0]), *x.shape[1:]), x.dtype) for x in kinds[:count]]
     added = [None] * len(parts)
-    given = given if loop is None else {name: settled(x) for name, x in given.items()}
 
     def work(number):
-        part = parts[number]
-        blocks = [x[part] for x in arrays]
-        if loop is not None:
-            added[number] = [np.empty_like(x) for x in kinds[count:]]
-            results = [x if x is None else x[part] for x in whole] + added[number]
-            loop(*results, *map(settled, blocks), **given)
-            return
-        results = formula(*blocks, **given)
+        results = formula(*(x[parts[number]] for x in arrays), **given)
         for x, block in zip(whole, results, strict=False):
             if x is not None:
-                x[part] = block
+                x[parts[number]] = block
         added[number] = results[count:]
 
     run(work, range(len(parts)))
     return (*whole, *(sum(terms) for terms in zip(*added, strict=True)))
 
 
-_found = {}  # what formulas that have a loop give for no rows: to compute it takes as long as a short loop
+def _looped(formula, loop, arrays, parts, given):
+    """What by_rows does where the formula has a loop: each part of the results is written where it belongs."""
+    kinds = formula(*(x[:0] for x in arrays), **given)
+    whole = [x if x is None else np.empty((len(arrays[0]), *x.shape[1:]), x.dtype) for x in kinds]
 
+    def work(part):
+        results = [x if x is None else x[part] for x in whole]
+        loop(*results, *(x[part] if x[part].flags.carray else x[part].copy() for x in arrays), **given)
 
-def _kinds(formula, loop, arrays, sums, given):
-    """What the formula gives for no rows."""
-    key = None
-    if loop is not None:
-        key = (loop, *((x.shape[1:], x.dtype) if isinstance(x, np.ndarray) else x for x in (*arrays, *given.values())))
-    if key not in _found:
-        kinds = _checked(formula(*(x[:0] for x in arrays), **given), 0, sums)
-        if key is None:
-            return kinds
-        _found[key] = kinds
-    return _found[key]
+    run(work, parts)
+    return whole
 
 
 def by_queries(formula, queries, keys):
@@ -175,9 +157,6 @@ def _groups(B, h, q, k):
 
 def in_blocks(change, *arrays, **numbers):
     """change(*blocks, **numbers), which writes into its arrays, for arrays of one shape, on all threads."""
-    loop = loop_of(change, arrays)
-    if loop is not None and all(x.flags.carray for x in arrays):
-        change, arrays = loop, [x.reshape(-1) for x in arrays]
     if arrays[0].ndim and arrays[0].size <= BLOCK:  # most are small, and there are many
         return change(*arrays, **numbers)
     # of rank 0 they become rank 1, since NumPy makes numbers of them, which have no place for out=

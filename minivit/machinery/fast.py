@@ -1,4 +1,4 @@
-"""Which formula has a compiled loop, and whether it is used: where the extra `fast` (numba) is installed.
+"""Which formula has a compiled loop; it is used where the extra `fast` (numba) is installed.
 
 NumPy takes a formula of ten steps ten times over its arrays; a loop does all ten to one number while it is at hand. The
 formulas stay the definition: a loop of loops.py says the same, to rounding, and blocks.py calls it in their place.
@@ -11,17 +11,8 @@ import os
 
 import numpy as np
 
-# Each of them takes a tenth or more off the time of some row of the benchmark; what does not has no loop.
-LOOPS = {
-    "minivit.ops.gelu.gelu.<locals>.forward": "gelu",
-    "minivit.ops.layer_norm.layer_norm.<locals>.forward": "layer_norm",
-    "minivit.ops.layer_norm.layer_norm.<locals>.backward.<locals>.of_tokens": "layer_norm_backward",
-    "minivit.ops.attention._softmax": "softmax",
-    "minivit.ops.attention._exp": "shifted_exp",
-    "minivit.ops.attention._dscores": "dscores",
-    "minivit.optim.AdamW._change": "adamw",
-}
-DTYPES = {np.dtype(np.float32), np.dtype(np.float64)}
+LOOPS = {"minivit.ops.gelu.gelu.<locals>.forward": "gelu"}  # only what takes a tenth off some row of the benchmark
+DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 @functools.cache
@@ -35,18 +26,13 @@ def loops():
     return None
 
 
-def loop_of(formula, arrays, given=None):
-    """The loop in the place of a formula on these arrays, with what else it is given (a dict); or None.
+def loop_of(formula, arrays):
+    """The loop in the place of a formula on these arrays, or None.
 
-    It takes the arrays to write its results into, then what the formula takes: all C-contiguous, of one dtype.
+    It takes the arrays to write its results into, then what the formula takes. All are of one dtype, C-contiguous and
+    writeable: for each other kind of array numba would compile it anew.
     """
     name = LOOPS.get(f"{formula.__module__}.{formula.__qualname__}") if hasattr(formula, "__qualname__") else None
-    if name is None or loops() is None:
+    if name is None or loops() is None or arrays[0].dtype not in DTYPES:
         return None
-    dtypes = {x.dtype for x in (*arrays, *(given or {}).values()) if isinstance(x, np.ndarray)}
-    return getattr(loops(), name) if len(dtypes) == 1 and dtypes <= DTYPES else None
-
-
-def settled(x):
-    """x; an array with its numbers one after the other, writeable: for each other kind numba would compile anew."""
-    return x.copy() if isinstance(x, np.ndarray) and not x.flags.carray else x
+    return getattr(loops(), name)

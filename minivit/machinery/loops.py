@@ -1,9 +1,7 @@
-"""Some formulas of ops/ and optim.py as loops over their numbers, compiled by numba: fast.py says which.
+"""Some formulas of ops/ as loops over their numbers, compiled by numba: fast.py says which.
 
 A loop has the name and the arguments of its formula; before them come the arrays that it writes its results into.
-F is the dtype, float32 or float64: a Python number beside a float32 would make a float64 of both. `contract` lets a
-product and a sum round once, `reassoc` lets a sum add its numbers in the order that is fastest: neither changes what
-becomes of infinity and NaN, as the rest of fastmath would.
+F is the dtype, float32 or float64: a Python number beside a float32 would make a float64 of both.
 """
 
 import math
@@ -15,24 +13,21 @@ from numba.extending import overload
 from .normal import POWERS, POWERS_FLOAT32
 
 
-def compiled(*fastmath):
-    """Decorator: a function compiled when it is first called with a dtype, and kept on disk for the next process.
+def compiled(function):
+    """The function, compiled when it is first called with a dtype, and kept on disk for the next process.
 
-    Threads run it at the same time (nogil). error_model: x / 0 is infinity, as in NumPy, and no exception, whose check
-    would stand in the way of the processor's vectors.
+    nogil: threads run it at the same time. error_model: x / 0 is infinity, as in NumPy, and no exception, whose check
+    would stand in the way of the processor's vectors. contract: a product and a sum may round once; unlike the rest of
+    fastmath it changes nothing of what becomes of infinity and NaN.
     """
-
-    def decorate(function):
-        options = {"nogil": True, "error_model": "numpy", "fastmath": set(fastmath)}
-        try:
-            return numba.njit(cache=True, **options)(function)
-        except RuntimeError:  # neither this folder nor the user's cache can be written to
-            return numba.njit(**options)(function)
-
-    return decorate
+    options = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+    try:
+        return numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # neither this folder nor the user's cache can be written to
+        return numba.njit(**options)(function)
 
 
-@compiled("contract")
+@compiled
 def exp_float32(x):
     """e^x to 3e-7 of itself, for x <= 88, in steps that a processor does to eight numbers at once; 0 below 1e-38.
 
@@ -51,23 +46,23 @@ def exp_float32(x):
 
 
 def exp(x):
-    """e^x, for the loops below: of a float64 it is the C library's."""
+    """e^x in a loop: of a float64 it is the C library's."""
     return math.exp(x)
 
 
 @overload(exp)
 def _exp(x):
-    return (lambda x: exp_float32(x)) if x == numba.float32 else (lambda x: math.exp(x))
+    return (lambda x: exp_float32(x)) if x == numba.float32 else exp
 
 
 def erfc_polynomial(t):
-    """The polynomial of normal.py, for the loops below, with as many terms as the dtype has use for."""
+    """The polynomial of normal.py in a loop, with as many terms as the dtype has use for."""
+    return np.polyval(POWERS, t)
 
 
 @overload(erfc_polynomial)
 def _erfc_polynomial(t):
-    powers = POWERS_FLOAT32 if t == numba.float32 else POWERS
-    powers = np.array(powers, t.name)
+    powers = np.array(POWERS_FLOAT32 if t == numba.float32 else POWERS, t.name)
 
     def horner(t):
         y = powers[0]
@@ -78,31 +73,7 @@ def _erfc_polynomial(t):
     return horner
 
 
-@compiled("contract")
-def exps(x):
-    """exp(x), in its place: over all rows as one, since short rows would leave the processor's vectors half empty."""
-    x = x.ravel()
-    for i in range(len(x)):
-        x[i] = exp(x[i])
-
-
-@compiled("nnan")
-def largest(found, x):
-    """The largest number of each row; of a row with a NaN, any: the rest of softmax makes NaN of all of that row."""
-    for q in range(len(x)):
-        most = x[q, 0]
-        for i in range(x.shape[1]):
-            most = max(most, x[q, i])
-        found[q, 0] = most
-
-
-@compiled()
-def moved(average, value, keep, rest):
-    """average + rest * (value - average), rest = 1 - keep, from the one that counts more: see optim._move."""
-    return value + keep * (average - value) if keep < 0.5 else average + rest * (value - average)
-
-
-@compiled("contract")
+@compiled
 def gelu(y, slope, x, learning):
     """y = x * Phi(x), slope = Phi(x) + x * phi(x), with Phi and phi as normal.py has them."""
     F = x.dtype.type
@@ -118,94 +89,3 @@ def gelu(y, slope, x, learning):
         y[i] = x[i] * cdf
         if slope is not None:
             slopes[i] = cdf + x[i] * density * F(1 / math.sqrt(2 * math.pi))
-
-
-@compiled("reassoc")
-def layer_norm(y, n, rstd, x, weight, bias, eps):
-    """Each row of x to mean 0 and variance 1, n; y = n * weight + bias."""
-    F = x.dtype.type
-    D = x.shape[1]
-    for t in range(len(x)):
-        mean = F(0)
-        for i in range(D):
-            mean += x[t, i]
-        mean /= F(D)
-        var = F(0)
-        for i in range(D):
-            var += (x[t, i] - mean) * (x[t, i] - mean)
-        var /= F(D)
-        r = F(1) / math.sqrt(var + F(eps)) + F(0) * var  # NaN, not 0, where var is infinite
-        for i in range(D):
-            n[t, i] = (x[t, i] - mean) * r
-            y[t, i] = n[t, i] * weight[i] + bias[i]
-        rstd[t, 0] = r
-
-
-@compiled("reassoc")
-def layer_norm_backward(dx, dweight, dbias, dy, n, rstd, weight):
-    """dx = (dn - mean(dn) - n * mean(dn * n)) * rstd, dn = dy * weight; dweight = sum(dy * n), dbias = sum(dy)."""
-    F = dy.dtype.type
-    D = dy.shape[1]
-    dweight[:] = 0
-    dbias[:] = 0
-    for t in range(len(dy)):
-        mean = F(0)
-        along = F(0)
-        for i in range(D):
-            mean += dy[t, i] * weight[i]
-            along += dy[t, i] * weight[i] * n[t, i]
-        mean /= F(D)
-        along /= F(D)
-        for i in range(D):
-            dx[t, i] = (dy[t, i] * weight[i] - mean - n[t, i] * along) * rstd[t, 0]
-            dweight[i] += dy[t, i] * n[t, i]
-            dbias[i] += dy[t, i]
-
-
-@compiled("contract")
-def shifted_exp(p, scores, log_sum):
-    """p = exp(scores - log_sum), one log_sum for each row."""
-    for q in range(len(p)):
-        for i in range(p.shape[1]):
-            p[q, i] = scores[q, i] - log_sum[q, 0]
-    exps(p)
-
-
-@compiled("contract", "reassoc")
-def softmax(p, log_sum, scores, bounded):
-    """p = exp(scores) / sum(exp(scores)) for each row, and the sum's logarithm; shifted unless bounded."""
-    F = scores.dtype.type
-    if bounded:
-        log_sum[:] = 0
-    else:
-        largest(log_sum, scores)
-    shifted_exp(p, scores, log_sum)
-    for q in range(len(p)):
-        total = F(0)
-        for i in range(p.shape[1]):
-            total += p[q, i]
-        for i in range(p.shape[1]):
-            p[q, i] *= F(1) / total
-        log_sum[q, 0] += math.log(total)
-
-
-@compiled("contract")
-def dscores(ds, dp, p, mean):
-    """ds = p * (dp - mean), one mean for each row."""
-    for q in range(len(ds)):
-        for i in range(ds.shape[1]):
-            ds[q, i] = p[q, i] * (dp[q, i] - mean[q, 0])
-
-
-@compiled()
-def adamw(p, g, m, v, betas, keep, step_size, eps):
-    """The four lines of AdamW for some numbers of a parameter, in place: the same bits, since all is rounded alike."""
-    F = p.dtype.type
-    keep, step_size, eps = F(keep), F(step_size), F(eps)
-    beta1, beta2 = F(betas[0]), F(betas[1])
-    rest1, rest2 = F(1 - betas[0]), F(1 - betas[1])
-    for i in range(len(p)):
-        m[i] = moved(m[i], g[i], beta1, rest1)
-        v[i] = moved(v[i], g[i] * g[i], beta2, rest2)
-        change = m[i] / (math.sqrt(v[i]) + eps) * step_size
-        p[i] = p[i] * keep - change

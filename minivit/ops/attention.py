@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from ..autograd import differentiable, is_grad_enabled
-from ..machinery.blocks import at_once, by_queries, in_dtype
+from ..machinery.blocks import by_queries, in_dtype
 from ..machinery.random import first_row, generator_at
 from ..machinery.shapes import check_attention
 from .dropout import dropout
@@ -54,7 +54,7 @@ def scaled_dot_product_attention(q, k, v, dropout_p=0.0, rng=None):
     bounded = _longest(q) * _longest(k) <= SAFE  # Cauchy-Schwarz: no score is farther from 0
 
     def forward(place, q, k, v):
-        p, log_sum = at_once(_softmax, q @ k.mT, bounded=bounded)  # (B, h, q, k), (B, h, q, 1)
+        p, log_sum = _softmax(q @ k.mT, bounded)  # (B, h, q, k), (B, h, q, 1)
         if kept is not None:
             kept[place] = p
         return (drop(p, place)[0] @ v, log_sum), ()
@@ -63,10 +63,11 @@ def scaled_dot_product_attention(q, k, v, dropout_p=0.0, rng=None):
 
     def backward(dy):
         def of_queries(place, q, dy, y, log_sum, k, v):
-            p = at_once(_exp, q @ k.mT, log_sum)[0] if kept is None else kept[place]
+            p = _exp(q @ k.mT, log_sum) if kept is None else kept[place]
             dropped, undrop = drop(p, place)
-            dp = undrop(dy @ v.mT)  # (B, h, q, k)
-            (ds,) = at_once(_dscores, dp, p, np.vecdot(dy, y)[..., None])
+            ds = undrop(dy @ v.mT)  # dp, (B, h, q, k)
+            ds -= np.vecdot(dy, y)[..., None]
+            ds *= p
             return (ds @ k,), (ds.mT @ q, dropped.mT @ dy)
 
         (dq,), (dk, dv) = by_queries(of_queries, (q, dy, y, log_sum), (k, v))
@@ -78,23 +79,16 @@ def scaled_dot_product_attention(q, k, v, dropout_p=0.0, rng=None):
 def _softmax(scores, bounded):
     """(softmax(scores), log(sum(exp(scores)))), in the place of the scores; bounded: see SAFE."""
     largest = 0 if bounded else scores.max(-1, keepdims=True)
-    p = np.exp(scores, out=scores) if bounded else _exp(scores, largest)[0]
+    p = np.exp(scores, out=scores) if bounded else _exp(scores, largest)
     total = p @ np.ones((p.shape[-1], 1), p.dtype)  # a sum: BLAS is fast at that
     p /= total
     return p, largest + np.log(total)
 
 
-def _exp(scores, log_sum):
-    """exp(scores - log_sum), in the place of the scores."""
-    scores -= log_sum
-    return (np.exp(scores, out=scores),)
-
-
-def _dscores(dp, p, mean):
-    """ds = p * (dp - sum(dp * p)), in the place of dp; mean: that sum, dp's mean by p."""
-    dp -= mean
-    dp *= p
-    return (dp,)
+def _exp(scores, shift):
+    """exp(scores - shift), in the place of the scores."""
+    scores -= shift
+    return np.exp(scores, out=scores)
 
 
 def _dropout_again(p, rng, scores):

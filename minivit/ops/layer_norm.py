@@ -22,24 +22,24 @@ def layer_norm(x, weight, bias, eps=1e-5):
     check_layer_norm(x, weight, bias)
     x, weight, bias = in_dtype(x, weight, bias)
 
-    def forward(x, weight, bias, eps):  # some tokens, (tokens, D)
+    def forward(x):  # some tokens, (tokens, D)
         n = x - mean(x)
         var = mean(n, n)  # (tokens, 1)
         rstd = 1 / np.sqrt(var + n.dtype.type(eps)) + 0 * var  # NaN, not 0, where var is infinite
         n *= rstd
         return n * weight + bias, n, rstd
 
-    y, n, rstd = by_rows(forward, x, weight=weight, bias=bias, eps=eps)
+    y, n, rstd = by_rows(forward, x)
 
     def backward(dy):
-        def of_tokens(dy, n, rstd, weight):
+        def of_tokens(dy, n, rstd):
             dn = dy * weight
             dx = dn - mean(dn)
             dx -= n * mean(dn, n)
             dx *= rstd
             return dx, total(dy * n), total(dy)
 
-        return by_rows(of_tokens, dy, n, rstd, weight=weight, sums=2)
+        return by_rows(of_tokens, dy, n, rstd, sums=2)
 
     return y, backward
 
