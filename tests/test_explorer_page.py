@@ -138,7 +138,7 @@ def test_the_loss_is_of_the_likeliest_answer_until_a_label_is_chosen(opened):
     logits, label = from_page(tab, "source.logits()"), from_page(tab, "source.label")
     assert label == logits.argmax()
     assert from_page(tab, "source.loss") == pytest.approx(-np.log(ops.softmax(logits).data.max()), rel=1e-9)
-    assert f"loss for {label}" in tab.locator(".effect").inner_text()
+    assert f'loss for "{label}"' in tab.locator(".effect").inner_text()
     assert "Nothing is drawn" in tab.locator("#answers-note").inner_text()
     tab.locator("#drawing select").select_option(str((label + 1) % 10))
     assert from_page(tab, "source.label") == (label + 1) % 10
@@ -222,8 +222,10 @@ def test_a_number_has_one_colour_over_dark_and_bright_pixels(opened):
         """() => {
             const map = document.getElementById('map'), side = map.width / 8;
             const { data } = map.getContext('2d').getImageData(0, 0, map.width, map.height);
-            const at = (pixel) => 4 * (Math.floor((pixel[0] + 0.5) * side) * map.width + Math.floor((pixel[1] + 0.5) * side));
-            return [[0, 4], [0, 5], [1, 4], [1, 5]].map((pixel) => Array.from(data.slice(at(pixel), at(pixel) + 4)));
+            const at = (pixel) => pixel.map((x) => Math.floor((x + 0.5) * side));
+            const start = ([row, column]) => 4 * (row * map.width + column);
+            const colour = (pixel) => Array.from(data.slice(start(at(pixel)), start(at(pixel)) + 4));
+            return [[0, 4], [0, 5], [1, 4], [1, 5]].map(colour);
         }"""
     )
     assert np.unique(from_page(tab, "source.pixels").reshape(8, 8)[:2, 4:6]).size == 4

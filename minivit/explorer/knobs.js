@@ -152,12 +152,13 @@ class Knobs {
       const best = likeliest(logits);
       return `${source.answers[best]}, ${(100 * softmaxed(logits, logits.length)[best]).toFixed(1)} %`;
     };
-    const now = `${answer(source.logits())}; loss for ${source.answers[source.label]} ${format(source.loss)}`;
+    const ofLabel = `loss for "${source.answers[source.label]}"`;
+    const now = (loss) => `${answer(source.logits())}; ${ofLabel}: ${loss}`;
     this.back.disabled = !this.changed;
-    if (!this.changed) return void (this.effect.textContent = `Everything is in: ${now}`);
+    if (!this.changed) return void (this.effect.textContent = `Everything is in: ${now(format(source.loss))}`);
     const { stages } = forward(source.model, source.pixels, source.label);
-    const before = `${answer(stages.logits.data)}; loss ${format(stages.loss.data[0])}`;
-    this.effect.textContent = `Now: ${now}. With everything in: ${before}`;
+    const [loss, before] = [source.loss, stages.loss.data[0]].map((x) => x.toPrecision(6)); // some switches do little
+    this.effect.textContent = `Now: ${now(loss)}. With everything in: ${answer(stages.logits.data)}; ${before}`;
   }
 
   get changed() {
