@@ -238,6 +238,7 @@ ASK = """async ([data, heads]) => {
   all.back = Array.from(whole.logits());
   all.occlusion = Array.from(whole.occlusion());
   all.pixels = whole.pixelGradient().shape;
+  all.averages = heads.map(([i, head]) => whole.averageGradient(i, head, 7));
   return all;
 }"""
 
@@ -270,6 +271,9 @@ def test_the_page_computes_the_models_attention(asked, recorded):
         np.testing.assert_allclose(np.reshape(tokens, (T, 12)), unpack(found["hidden"])[n], atol=1e-5)
     np.testing.assert_allclose(asked["occlusion"], unpack(found["occlusion"]).ravel(), atol=1e-6)
     assert asked["pixels"] == list(view.pixel_values.shape[2:])
+    for (i, head), average in zip(np.ndindex(3, 2), asked["averages"], strict=True):
+        p, dp = (x[0, head, 7] for x in trace[f"layer.{i}.probabilities"])
+        assert average == pytest.approx(p @ dp, rel=2e-3, abs=1e-3 * float(abs(dp).max()))
     assert len(asked["twin"]["attention"]) == 6
 
 

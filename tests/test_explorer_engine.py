@@ -444,7 +444,7 @@ def test_the_self_test_of_a_photo_page_takes_small_models(engine):
     [
         ("(dn[i] - mean[t] - n[i]", "(dn[i] - n[i]"),  # the gradient through the mean, cut
         ("(x, s) => s + x * density(x)", "(x, s) => s"),
-        ("(dz) => [dz, dz]", "(dz) => [dz, dz.map((g) => 1.0001 * g)]"),
+        ("(dy) => [dy, dy]", "(dy) => [dy, dy.map((g) => 1.0001 * g)]"),
     ],
 )
 def test_the_self_test_finds_a_wrong_gradient(browser, right, wrong):

@@ -102,6 +102,136 @@ def test_a_link_opens_the_view_it_was_copied_from(opened):
     assert from_page(tab, "state.layer") == 3
 
 
+def test_a_link_holds_the_drawing_its_label_and_the_switches(opened):
+    tab = opened("live")
+    tab.get_by_role("button", name="clear").click()
+    tab.locator(".drawing-canvas").focus()
+    for key in ["ArrowDown", "ArrowRight", "Space", "ArrowRight", "Space", "Space"]:
+        tab.keyboard.press(key)
+    tab.locator("#drawing select").select_option("5")
+    tab.get_by_label("positions").uncheck()
+    tab.get_by_role("button", name="layer 0, MLP").click()
+    tab.get_by_role("button", name="layer 2, head 7").click()
+    grey = np.zeros((8, 8))
+    grey[1, 1:3] = 4, 8  # of 16
+    here = "[...source.pixels, source.label, ...source.logits(), source.loss]"
+    expected = from_page(tab, here)
+    np.testing.assert_array_equal(expected[:64], (np.rint(grey * 255 / 16) / 255 - 0.5).ravel() / 0.5)
+    tab.wait_for_url(lambda url: "knocked" in url)
+    other = opened("live", tab.evaluate("location.hash"))
+    np.testing.assert_array_equal(from_page(other, here), expected)
+    assert other.evaluate("[minivit.state.switched, minivit.state.knocked]") == ["mlp.0,positions", "2.7"]
+    assert other.get_by_role("button", name="layer 0, MLP").get_attribute("aria-pressed") == "false"
+
+
+def test_a_link_to_a_digit_or_to_no_drawing(opened):
+    tab = opened("live", "#drawing=digit12&label=99&switched=cls,attention.9,x")
+    assert tab.evaluate("[minivit.state.drawing, minivit.state.label, minivit.state.switched]") == ["digit12", 9, "cls"]
+    for drawing in ("digit9999999", "0g", "z" * 64):
+        tab.evaluate("drawing => minivit.set(`#drawing=${drawing}`)", drawing)
+        assert tab.evaluate("minivit.state.drawing") == "digit0"
+
+
+def test_the_loss_is_of_the_likeliest_answer_until_a_label_is_chosen(opened):
+    tab = opened("live")
+    tab.get_by_role("button", name="clear").click()
+    logits, label = from_page(tab, "source.logits()"), from_page(tab, "source.label")
+    assert label == logits.argmax()
+    assert from_page(tab, "source.loss") == pytest.approx(-np.log(ops.softmax(logits).data.max()), rel=1e-9)
+    assert f'loss for "{label}"' in tab.locator(".effect").inner_text()
+    assert "Nothing is drawn" in tab.locator("#answers-note").inner_text()
+    tab.locator("#drawing select").select_option(str((label + 1) % 10))
+    assert from_page(tab, "source.label") == (label + 1) % 10
+    tab.keyboard.press("Escape")
+    tab.locator("#map").focus()
+    tab.keyboard.press("n")  # the next test digit, which has a label
+    assert from_page(tab, "[state.drawing, state.label]").tolist() == ["digit1", "1"]
+    assert tab.locator("#answers-note").inner_text() == ""
+
+
+def test_an_untrained_twin_answers_for_drawings_and_not_for_photos(opened):
+    tab = opened("photo", "#knocked=11.0&twin=1")
+    assert tab.locator("#bars tr").count() == 0
+    assert "trained or not" in tab.locator("#answers-note").inner_text()
+    assert "Without" not in tab.locator("#said").inner_text()
+    tab.keyboard.press("k")
+    assert from_page(tab, "state.knocked") == "11.0"
+    tab = opened("live", "#twin=1")
+    best = tab.locator("#bars tr.best").inner_text().split()
+    assert f"Everything is in: {best[0]}, {best[1]} %" in tab.locator(".effect").inner_text()
+
+
+def test_a_photo_page_says_which_numbers_are_without_the_head(opened):
+    tab = opened("photo", "#knocked=11.0&layer=3")
+    assert "without layer 11, head 0, one head at a time" in tab.locator("#pair-out").inner_text()
+    assert "Without layer 11, head 0:" in tab.locator("#said").inner_text()
+
+
+def test_look_keeps_its_layer_while_the_walk_is_in_block_0(opened):
+    tab = opened("photo")
+    for key, layer in [("w", 0), ("Escape", 11), ("w", 11), ("[", 10), ("l", 10)]:
+        tab.keyboard.press(key)
+        assert from_page(tab, "state.layer") == layer, key
+
+
+@pytest.mark.parametrize(("kind", "others"), [("photo", {"t", "n"}), ("live", set())])
+def test_the_list_of_keys_has_those_of_the_page(opened, kind, others):
+    tab = opened(kind)
+    tab.keyboard.press("?")
+    shown = {key for text in tab.locator("#keys dt:visible").all_inner_texts() for key in text.split()}
+    assert {"k", "u", "w", "g", "?"} <= shown
+    assert shown & {"t", "n"} == {"t", "n"} - others
+
+
+def test_who_opens_the_page_by_itself_is_led_to_the_walk(opened):
+    assert not opened("photo", "#patch=5").locator("#welcome").is_visible()
+    tab = opened("live")
+    tab.get_by_role("button", name="Start with Walk").click()
+    assert from_page(tab, "[state.mode, String(state.step)]").tolist() == ["walk", "0"]
+    assert not tab.locator("#welcome").is_visible()
+
+
+def test_switches_stay_under_the_pointer_and_say_what_they_do(opened):
+    tab = opened("live")
+    switch = tab.get_by_role("button", name="layer 1, attention")
+    before = switch.bounding_box()
+    switch.click()
+    assert switch.bounding_box() == before
+    assert "not added to the tokens" in tab.locator("#switch-words").inner_text()
+
+
+def test_on_a_telephone_the_answers_follow_the_drawing(opened):
+    tab = opened("live", size=SIZES["phone"])
+    top = {name: tab.locator(f"#{name}").bounding_box()["y"] for name in ("drawing", "answers", "knobs", "map")}
+    assert top["drawing"] < top["answers"] < min(844, top["knobs"], top["map"])
+
+
+def test_occlusion_waits_until_the_pen_rests(opened):
+    tab = opened("live", "#view=occlusion")
+    tab.get_by_text("White is 0").wait_for()
+    note = "() => [minivit.source.occluded, document.getElementById('legend-note').textContent]"
+    found = tab.evaluate(f"() => {{ minivit.app.set({{ drawing: 'digit3' }}); return ({note})(); }}")
+    assert found == [False, "..."]
+    tab.get_by_text("White is 0").wait_for()
+    assert tab.evaluate("minivit.source.occluded")
+
+
+def test_a_number_has_one_colour_over_dark_and_bright_pixels(opened):
+    tab = opened("live", "#patch=11&key=10&view=attention")
+    colours = tab.evaluate(
+        """() => {
+            const map = document.getElementById('map'), side = map.width / 8;
+            const { data } = map.getContext('2d').getImageData(0, 0, map.width, map.height);
+            const at = (pixel) => pixel.map((x) => Math.floor((x + 0.5) * side));
+            const start = ([row, column]) => 4 * (row * map.width + column);
+            const colour = (pixel) => Array.from(data.slice(start(at(pixel)), start(at(pixel)) + 4));
+            return [[0, 4], [0, 5], [1, 4], [1, 5]].map(colour);
+        }"""
+    )
+    assert np.unique(from_page(tab, "source.pixels").reshape(8, 8)[:2, 4:6]).size == 4
+    assert np.unique(colours, axis=0).shape[0] == 1
+
+
 def test_the_link_of_each_lesson_opens_another_view(opened):
     tab = opened("live")
     views = []
@@ -202,12 +332,12 @@ def test_axe_finds_nothing(opened, kind, scheme):
     from axe_playwright_python.sync_playwright import Axe
 
     tab = opened(kind, color_scheme=scheme, reduced_motion="reduce")
-    for mode in [*MODES[kind], "keys", "twin"]:
+    for mode in [*MODES[kind], "keys", "words", "twin"]:
         tab.evaluate("mode => minivit.set(`#mode=${mode}&twin=${Number(mode === 'twin')}`)", mode)
-        if mode == "keys":
-            tab.keyboard.press("?")
+        if mode in ("keys", "words"):
+            tab.keyboard.press("?" if mode == "keys" else "g")
         found = Axe().run(tab, options={"runOnly": {"type": "tag", "values": WCAG}})
-        if mode == "keys":
+        if mode in ("keys", "words"):
             tab.keyboard.press("Escape")
         faults = [f"{one['id']}: {one['nodes'][0]['html'][:200]}" for one in found.response["violations"]]
         assert faults == [], (mode, len(found.response["passes"]))

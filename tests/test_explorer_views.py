@@ -67,6 +67,19 @@ def test_rollout_is_the_lens_rollout_of_the_layers_so_far(seen, output, layer, t
     np.testing.assert_allclose(seen(f"#view=rollout&layer={layer}&patch={token}"), expected, atol=1e-6)
 
 
+def test_heads_that_are_knocked_out_count_in_no_view(page, seen, model, picture):
+    mask = np.ones((3, 8))
+    mask[1, [0, 4]] = mask[2] = 0
+    knocked = ",".join(f"{i}.{head}" for i, head in np.argwhere(mask == 0))
+    attentions = [a.data for a in model(picture, head_mask=mask, output_attentions=True).attentions]
+    expected = lens.attention_rollout(attentions)[0, 9, 1:]
+    np.testing.assert_allclose(seen(f"#view=rollout&layer=2&patch=9&knocked={knocked}"), expected, atol=1e-6)
+    expected = attentions[1][0, mask[1] == 1].mean(0)
+    np.testing.assert_allclose(seen("#view=mean&layer=1&patch=7"), expected[7, 1:], atol=1e-6)
+    np.testing.assert_allclose(seen("#view=mean&layer=1&patch=0"), expected[0, 1:], atol=1e-6)
+    page.evaluate("minivit.set('#knocked=')")
+
+
 @pytest.mark.parametrize("layer", [-1, 2])
 def test_similarity_and_length_of_the_tokens_before_and_after_all_layers(seen, output, layer):
     tokens = output.hidden_states[layer + 1].data[0]

@@ -9,10 +9,22 @@ class Answers {
 
   show() {
     const { source, data } = this.app;
-    const logits = source.logits();
-    byId("answers-none").hidden = Boolean(logits);
+    const logits = this.comparesTwin ? null : source.logits();
+    byId("answers-note").textContent = this.note(logits);
     byId("answers-title").textContent = data.answers_are === "photos" ? "Most like which photo?" : "Answers";
     byId("bars").replaceChildren(...(logits ? this.rows(source, logits) : []));
+  }
+
+  // An untrained model finds a photo most like itself, too: its answers would look like something learned.
+  get comparesTwin() {
+    return this.app.state.twin && this.app.data.answers_are === "photos";
+  }
+
+  note(logits) {
+    if (this.comparesTwin) return "Of the twin none: a photo is most like itself, trained or not.";
+    if (!logits) return "None: the page has no answers of this model.";
+    const empty = /^0+$/.test(this.app.state.drawing ?? "");
+    return empty ? "Nothing is drawn, and yet it answers: a model must always say something." : "";
   }
 
   rows(source, logits) {
@@ -20,7 +32,7 @@ class Answers {
     const before = this.before(source);
     let order = [...logits.keys()];
     if (order.length > MOST) order = order.sort((a, b) => logits[b] - logits[a]).slice(0, MOST);
-    const best = logits.indexOf(Math.max(...logits));
+    const best = likeliest(logits);
     return order.map((k) => this.row(k, source.answers[k], logits[k], probabilities[k], before && before[k], k === best));
   }
 
@@ -38,9 +50,11 @@ class Answers {
   withoutHeads() {
     const { source, state } = this.app;
     const [logits, probabilities] = [source.logits(), source.probabilities()];
-    if (!logits) return `Without head ${state.knocked}`;
-    const best = logits.indexOf(Math.max(...logits));
-    return `Without head ${state.knocked}: ${shortened(source.answers[best])}, ${(100 * probabilities[best]).toFixed(1)} %`;
+    const heads = state.knocked.split(",").map((name) => headName(...name.split(".")));
+    const without = `Without ${heads.length > 2 ? `${heads.length} heads` : heads.join(" and ")}`;
+    if (!logits) return without;
+    const best = likeliest(logits);
+    return `${without}: ${shortened(source.answers[best])}, ${(100 * probabilities[best]).toFixed(1)} %`;
   }
 
   row(k, name, logit, probability, before, best) {

@@ -5,17 +5,32 @@ function rowOf(matrix, T, q) {
   return matrix.slice(q * T, (q + 1) * T);
 }
 
+// The other patch that token q attends to most, of its row of attention; patch 1 where there is no other.
+function otherPatch(row, q) {
+  let most = q === 1 && row.length > 2 ? 2 : 1;
+  for (let k = 1; k < row.length; k++) if (k !== q && row[k] > row[most]) most = k;
+  return most;
+}
+
 function columnOf(matrix, T, k) {
   return Float64Array.from({ length: T }, (_, q) => matrix[q * T + k]);
 }
 
-// The mean over the heads of what token q attends to in layer i: (T,).
+// The heads of layer i that are in. Of a photo attention was recorded with all of them.
+function headsIn(source, i) {
+  const heads = [...Array(source.config.h).keys()];
+  return source.kind === "live" ? heads.filter((head) => !source.knocked.has(`${i}.${head}`)) : heads;
+}
+
+// The mean over the heads that are in, over all where none is, of what token q attends to in layer i: (T,).
 function meanRow(source, i, q) {
   const { T, h } = source.config;
+  const heads = headsIn(source, i);
+  const left = heads.length ? heads : [...Array(h).keys()];
   const mean = new Float64Array(T);
-  for (let head = 0; head < h; head++) {
+  for (const head of left) {
     const attention = source.attention(i, head);
-    for (let k = 0; k < T; k++) mean[k] += attention[q * T + k] / h;
+    for (let k = 0; k < T; k++) mean[k] += attention[q * T + k] / left.length;
   }
   return mean;
 }
@@ -29,7 +44,7 @@ function rollout(source, i, q) {
   row[q] = 1;
   for (let layer = i; layer >= 0; layer--) {
     const below = row.map((share) => share / 2);
-    for (let head = 0; head < h; head++) {
+    for (const head of headsIn(source, layer)) {
       const attention = source.attention(layer, head);
       for (let t = 0; t < T; t++) {
         const share = row[t] / (2 * h);
@@ -37,7 +52,7 @@ function rollout(source, i, q) {
       }
     }
     const sum = below.reduce((a, b) => a + b);
-    row = below.map((share) => share / sum); // rows of a head that is knocked out do not sum to 1
+    row = below.map((share) => share / sum); // a head that is out adds 0
   }
   return row;
 }

@@ -57,20 +57,18 @@ class Drawing {
 
   neighbours() {
     const step = (text, name, by) => {
-      const node = button(text, () => this.pick(this.picked + by));
+      const node = button(text, () => this.step(by));
       node.setAttribute("aria-label", name);
       return node;
     };
     return [step("←", "previous digit", -1), step("→", "next digit", 1)];
   }
 
+  // Of which class the loss is: until one is chosen, of the likeliest.
   labels() {
     this.label = element("select", {});
-    this.label.append(...this.source.answers.map((name, k) => new Option(name, k)));
-    this.label.addEventListener("change", () => {
-      this.source.setLabel(Number(this.label.value));
-      this.app.redraw();
-    });
+    this.label.append(new Option("", -1), ...this.source.answers.map((name, k) => new Option(name, k)));
+    this.label.addEventListener("change", () => this.app.set({ label: Number(this.label.value) }));
     return element("label", {}, "this is a ", this.label);
   }
 
@@ -100,29 +98,31 @@ class Drawing {
   // ---- What changes the drawing ----
 
   pick(i) {
-    const { count } = this.source.digits;
+    const { count, labels } = this.source.digits;
     this.remember();
     this.picked = (i + count) % count;
-    this.source.pick(this.picked);
-    this.app.redraw();
+    this.app.set({ drawing: `digit${this.picked}`, label: labels[this.picked] });
   }
 
+  step(by) {
+    this.pick(this.picked + by);
+  }
+
+  // Nobody has said yet what is drawn next.
   clear() {
     this.remember();
     const { H, W } = this.source.config;
-    this.put(new Float64Array(H * W));
+    this.app.set({ drawing: "0".repeat(H * W), label: -1 });
   }
 
   undo() {
     const last = this.before.pop();
-    if (!last) return;
-    this.source.setLabel(last.label);
-    this.put(last.brightness);
+    if (last) this.app.set(last);
   }
 
   remember() {
-    const { label } = this.source;
-    this.before = [...this.before.slice(-49), { brightness: this.source.brightness(), label }];
+    const { drawing, label } = this.app.state;
+    this.before = [...this.before.slice(-49), { drawing, label }];
   }
 
   choose(tool) {
@@ -131,13 +131,10 @@ class Drawing {
     this.app.redraw();
   }
 
-  // brightness: (H, W), 0 to 1. The digits in the box have 17 greys; so have drawings of their size.
+  // brightness: (H, W), 0 to 1; kept as it is while a stroke adds to it.
   put(brightness) {
-    const { W } = this.source.config;
     this.inks = brightness;
-    const greys = W > 12 ? brightness : brightness.map((b) => Math.round((Math.round(16 * b) * 255) / 16) / 255);
-    this.source.setPixels(this.source.fromBrightness(greys));
-    this.app.redraw();
+    this.app.set({ drawing: asGreys(brightness) });
   }
 
   // A soft brush: full in the middle, fading over `radius` pixels. It adds, so that crossing strokes are brighter.
@@ -240,18 +237,27 @@ class Drawing {
   show() {
     this.tools.forEach((one) => one.setAttribute("aria-pressed", one.dataset.tool === this.tool));
     this.undoing.disabled = this.before.length === 0;
-    this.label.value = this.source.label;
+    this.showLabel();
     this.paint();
     this.say();
     this.showMeasured();
     this.knobs.show();
   }
 
+  showLabel() {
+    const { drawing, label } = this.app.state;
+    this.label.options[0].text = `${this.source.answers[this.source.label]}?`;
+    this.label.options[0].hidden = label >= 0; // what the model says is shown, and is no choice
+    this.label.value = label;
+    this.label.title = label < 0 ? "the model's own answer, until you choose" : "";
+    if (drawing.startsWith("digit")) this.picked = Number(drawing.slice(5));
+  }
+
   say() {
     const { row, column } = this.cursor;
     const { W, H } = this.source.config;
     const grey = Math.round(16 * this.source.brightness()[row * W + column]);
-    this.where.textContent = `row ${row + 1}, column ${column + 1}: ${grey} of 16`;
+    this.where.textContent = `row ${row}, column ${column}: ${grey} of 16`;
     const keys = "arrow keys move, space paints, shift and space erases, backspace takes back";
     this.canvas.setAttribute("aria-label", `Drawing, ${H} x ${W} pixels; ${keys}. ${this.where.textContent}`);
   }
@@ -287,9 +293,10 @@ class Drawing {
     const { numeric, analytic } = this.source.finiteDifference(row * this.source.config.W + column);
     const apart = Math.abs(numeric - analytic) / Math.max(Math.abs(numeric), Math.abs(analytic), 1e-12);
     const line = (name, x, digits) => [element("dt", {}, name), element("dd", {}, signed(x.toExponential(digits)))];
+    const [black, white] = [0, 1].map((b) => format(this.source.fromBrightness([b])[0]));
     const direction = analytic < 0 ? "falls" : "grows";
     this.found.replaceChildren(
-      element("h3", {}, `Gradient at row ${row + 1}, column ${column + 1}`),
+      element("h3", {}, `Gradient at row ${row}, column ${column}`),
       element(
         "dl",
         {},
@@ -300,7 +307,8 @@ class Drawing {
       element(
         "p",
         {},
-        `Both say: raise this pixel by a tiny e, and the loss ${direction} by ${format(Math.abs(analytic))} e.`,
+        `Both say: raise x, this pixel on a scale from ${black} to ${white}, by a tiny e, ` +
+          `and the loss ${direction} by ${format(Math.abs(analytic))} e.`,
       ),
     );
   }

@@ -44,6 +44,10 @@ function layerName(layer) {
   return layer < 0 ? "before layer 0 (embeddings)" : `layer ${layer}`;
 }
 
+function headName(layer, head) {
+  return `layer ${layer}, head ${head}`;
+}
+
 // A name with underscores and dots, which may break behind them.
 function breakable(name) {
   return name.split(/(?<=[._])/).flatMap((part, n) => (n ? [element("wbr"), part] : [part]));

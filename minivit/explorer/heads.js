@@ -19,7 +19,7 @@ class Heads {
     const out = source.knocked.has(`${state.layer}.${state.head}`);
     byId("knock").hidden = !source.can.knock || state.layer < 0;
     byId("knock").setAttribute("aria-pressed", out);
-    byId("knock-name").textContent = `${out ? "Put back" : "Knock out"} head ${state.layer}.${state.head}`;
+    byId("knock-name").textContent = `${out ? "Put back" : "Knock out"} ${headName(state.layer, state.head)}`;
     if (this.cells.length !== L * (h + 1)) this.build(L, h);
     this.draw();
   }

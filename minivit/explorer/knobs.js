@@ -1,5 +1,17 @@
 // What can be switched off on the live page: heads, attention, MLP, positions, CLS, the residual road, the scale.
 
+// What each switch does when it is turned.
+const SWITCHED = {
+  heads: "what it attends to is multiplied by 0.",
+  attention: "its output is not added to the tokens.",
+  mlp: "its output is not added to the tokens.",
+  positions: "nothing is added for a patch's place, so that shuffled patches would answer the same.",
+  cls: "its learned start becomes 0. It still gathers the answer, so that little may change.",
+  residual: "what a block makes takes the token's place, and is not added to it.",
+  scale: "scores are not divided by √d, so that the largest takes more of each softmax.",
+  published: "each token gets its own value times its own share, and nothing of any other token.",
+};
+
 // Switches for parts of the model: each head, attention and MLP of each layer, and what the whole model has.
 class Knobs {
   constructor(section, app) {
@@ -38,12 +50,14 @@ class Knobs {
     );
     this.table.addEventListener("keydown", (event) => this.key(event));
     this.effect = element("p", { class: "effect", role: "status" });
+    this.words = element("p", { class: "soft", id: "switch-words" });
     this.back = button("all back", () => this.allBack());
     section.replaceChildren(
       element("div", { class: "row" }, element("h2", {}, "Switches"), this.back),
       this.effect,
       element("div", { class: "step-scroll" }, this.table),
       element("div", { class: "checks" }, ...this.checkboxes()),
+      this.words,
     );
   }
 
@@ -59,9 +73,18 @@ class Knobs {
     this.boxes = {};
     return Object.entries(names).map(([knob, name]) => {
       const box = (this.boxes[knob] = element("input", { type: "checkbox" }));
-      box.addEventListener("change", () => this.turn({ [knob]: box.checked }));
-      return element("label", { class: "check" }, box, ` ${name}`);
+      box.addEventListener("change", () => this.turn(knob));
+      return this.explained(element("label", { class: "check" }, box, ` ${name}`), `${capital(name)}: ${SWITCHED[knob]}`);
     });
+  }
+
+  // What a switch does is said under all of them while the pointer or the focus is on it, and stays there.
+  explained(node, words) {
+    const say = () => (this.words.textContent = words);
+    node.title = words;
+    node.addEventListener("pointerenter", say);
+    node.addEventListener("focusin", say);
+    return node;
   }
 
   // One switch of the table; columns from h on are attention and MLP.
@@ -77,7 +100,7 @@ class Knobs {
     one.setAttribute("aria-label", name[kind]);
     one.tabIndex = this.cells.length ? -1 : 0;
     this.cells.push({ node: one, on: () => this.isOn(layer, column, kind) });
-    return one;
+    return this.explained(one, `${capital(name[kind])}: ${SWITCHED[kind]}`);
   }
 
   isOn(layer, column, kind) {
@@ -86,22 +109,16 @@ class Knobs {
   }
 
   toggle(layer, column, kind) {
-    if (kind === "heads") {
-      this.source.knock(layer, column);
-      return this.app.redraw();
-    }
-    const all = this.source.knobs[kind].slice();
-    all[layer] = !all[layer];
-    this.turn({ [kind]: all });
+    if (kind !== "heads") return this.turn(`${kind}.${layer}`);
+    this.app.set({ knocked: toggled(this.app.state.knocked, `${layer}.${column}`) });
   }
 
-  turn(changes) {
-    this.source.setKnobs(changes);
-    this.app.redraw();
+  turn(name) {
+    this.app.set({ switched: toggled(this.app.state.switched, name) });
   }
 
   allBack() {
-    this.turn(allKnobs(this.source.model.config));
+    this.app.set({ knocked: "", switched: "" });
   }
 
   // One switch of the table is reached by Tab, the others by arrow keys.
@@ -128,19 +145,20 @@ class Knobs {
     this.showEffect();
   }
 
-  // What the model says now, and what it says with everything in.
+  // What the model, or its twin, says now, and what it says with everything in.
   showEffect() {
-    const { source } = this;
+    const { source } = this.app;
     const answer = (logits) => {
-      const best = logits.indexOf(Math.max(...logits));
+      const best = likeliest(logits);
       return `${source.answers[best]}, ${(100 * softmaxed(logits, logits.length)[best]).toFixed(1)} %`;
     };
-    const now = `${answer(source.logits())}; loss ${format(source.loss)}`;
+    const ofLabel = `loss for "${source.answers[source.label]}"`;
+    const now = (loss) => `${answer(source.logits())}; ${ofLabel}: ${loss}`;
     this.back.disabled = !this.changed;
-    if (!this.changed) return void (this.effect.textContent = `Everything is in: ${now}`);
+    if (!this.changed) return void (this.effect.textContent = `Everything is in: ${now(format(source.loss))}`);
     const { stages } = forward(source.model, source.pixels, source.label);
-    const before = `${answer(stages.logits.data)}; loss ${format(stages.loss.data[0])}`;
-    this.effect.textContent = `Now: ${now}. With everything in: ${before}`;
+    const [loss, before] = [source.loss, stages.loss.data[0]].map((x) => x.toPrecision(6)); // some switches do little
+    this.effect.textContent = `Now: ${now(loss)}. With everything in: ${answer(stages.logits.data)}; ${before}`;
   }
 
   get changed() {

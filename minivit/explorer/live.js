@@ -4,6 +4,7 @@ class Live {
   kind = "live";
   knocked = new Set(); // heads, as "layer.head"
   #knobs;
+  #label = null; // null: the model's own answer
   #changes = 0; // how often something was changed
   #run = null; // the last {stages, tape}, while it holds
   #occlusion = null;
@@ -35,10 +36,18 @@ class Live {
 
   // Take digit i of those to pick from, and its label.
   pick(i) {
-    const { H, W } = this.config;
-    const picture = this.digits.pictures.subarray(i * H * W, (i + 1) * H * W);
-    this.setPixels(this.fromBrightness(Array.from(picture, (grey) => grey / 255)));
+    this.setDrawing(`digit${i}`);
     this.setLabel(this.digits.labels[i]);
+  }
+
+  // drawing: "digit12" of those to pick from, or the grey of each pixel, see asGreys.
+  setDrawing(drawing) {
+    const { H, W } = this.config;
+    const [, digit] = drawing.match(/^digit(\d+)$/) ?? [];
+    const greys = digit
+      ? this.digits.pictures.subarray(digit * H * W, (Number(digit) + 1) * H * W)
+      : Array.from(drawing, (grey) => Math.round((parseInt(grey, 17) * 255) / 16));
+    this.setPixels(this.fromBrightness(Array.from(greys, (grey) => grey / 255)));
   }
 
   // pixels: (C, H, W) in the units of pixel_values.
@@ -47,9 +56,14 @@ class Live {
     this.changed();
   }
 
+  // Which class the loss is of; below 0: of the likeliest.
   setLabel(label) {
-    this.label = label;
+    this.#label = label < 0 ? null : label;
     this.changed();
+  }
+
+  get label() {
+    return this.#label ?? likeliest(this.logits());
   }
 
   // changes: some of the knobs of allKnobs in vit.js.
@@ -61,6 +75,11 @@ class Live {
       this.knocked = new Set(silent.map((i) => `${Math.floor(i / h)}.${i % h}`));
     }
     this.changed();
+  }
+
+  // All but the heads; switched: as knobsOf takes it.
+  setSwitched(switched) {
+    this.setKnobs({ ...knobsOf(switched, this.model.config), heads: this.knobs.heads });
   }
 
   // Switch a head off, or on again.
@@ -96,7 +115,7 @@ class Live {
   // {stages, tape} of the picture as it is, with every gradient.
   run() {
     if (this.#run === null) {
-      this.#run = forward(this.model, this.pixels, this.label, this.knobs);
+      this.#run = forward(this.model, this.pixels, this.#label, this.knobs);
       backward(this.#run.tape);
     }
     return this.#run;
@@ -211,6 +230,11 @@ class Live {
     return { shape: [H, W], data };
   }
 
+  // Whether occlusion() is known: it takes as many forward passes as there are patches.
+  get occluded() {
+    return this.#occlusion !== null;
+  }
+
   // The fall of the label's logit when a patch is hidden behind 0, as minivit.lens.occlusion: (N,).
   occlusion() {
     if (this.#occlusion === null) {
@@ -244,12 +268,35 @@ class Live {
     const { source, changes } = this.#twin;
     if (changes !== this.#changes) {
       source.setPixels(this.pixels);
-      source.setLabel(this.label);
+      source.setLabel(this.#label ?? -1);
       source.setKnobs(this.knobs);
       this.#twin.changes = this.#changes;
     }
     return source;
   }
+}
+
+// A drawing as a link has it: of each pixel its grey, 0 to 16, as one of 0 to 9 and a to g. The digits in the box have
+// the same 17 greys. brightness: of each pixel, 0 to 1.
+function asGreys(brightness) {
+  return Array.from(brightness, (b) => Math.round(16 * b).toString(17)).join("");
+}
+
+// The knobs of "positions,attention.1", all heads in: what is named is not as it usually is.
+function knobsOf(switched, config) {
+  const knobs = allKnobs(config);
+  for (const name of switched.split(",").filter(Boolean)) {
+    const [knob, layer] = name.split(".");
+    if (layer === undefined) knobs[knob] = !knobs[knob];
+    else knobs[knob][layer] = false;
+  }
+  return knobs;
+}
+
+// All names that knobsOf knows.
+function switchNames({ num_hidden_layers: L }) {
+  const layers = [...Array(L).keys()].flatMap((layer) => [`attention.${layer}`, `mlp.${layer}`]);
+  return [...layers, "positions", "cls", "residual", "scale", "published"];
 }
 
 // 0 where the loss does not depend on a stage.

@@ -23,7 +23,7 @@ class Numbers {
     const most = Math.max(...scores);
     const sum = scores.reduce((total, score) => total + Math.exp(score - most), 0);
     const exp = Math.exp(scores[k] - most);
-    byId("pair-title").textContent = `${capital(tokenName(q))} asks ${tokenName(k)}, head ${i}.${head}`;
+    byId("pair-title").textContent = `${capital(tokenName(q))} asks ${tokenName(k)}: ${headName(i, head)}`;
     const product = dot(query, keys);
     const products = Array.from(query, (x, j) => `${bracket(x)}·${bracket(keys[j])}`);
     const lines = [
@@ -38,19 +38,37 @@ class Numbers {
     byId("pair").replaceChildren(...lines.flatMap(([name, text]) => [element("dt", {}, name), element("dd", {}, text)]));
     byId("products").textContent = `${products.join(" + ")} = ${format(product)}`;
     byId("products-title").textContent = `All ${d} products of q · k`;
-    byId("pair-out").hidden = !source.knocked.has(`${i}.${head}`);
+    byId("pair-out").textContent = this.without(i, head);
+  }
+
+  // What a knock-out does to the numbers here: of a photo only the answers were recorded without a head.
+  without(i, head) {
+    const { kind, knocked } = this.app.source;
+    if (kind === "live") return knocked.has(`${i}.${head}`) ? "This head is knocked out: what it attends to is multiplied by 0." : "";
+    const [name] = knocked;
+    if (!name) return "";
+    return `Answers and the column CLS are without ${headName(...name.split("."))}, one head at a time; all else is with it.`;
   }
 
   stages() {
     const { state, source } = this.app;
     const layer = Math.max(state.layer, 0);
     const names = source.stages.filter((name) => !name.startsWith("layer.") || name.startsWith(`layer.${layer}.`));
-    byId("stages-title").textContent = `${capital(tokenName(state.patch))} at each stage, head ${layer}.${state.head}`;
+    byId("stages-title").textContent = `${capital(tokenName(state.patch))} at each stage: ${headName(layer, state.head)}`;
     const of = source.gradientOf ?? `${source.kind === "live" ? "the loss for" : "the logit of"} "${source.answers[source.label]}"`;
     const none = names.length ? "Gradients were recorded of the trained model only." : "Recorded of the trained model only.";
-    byId("stages-note").textContent = source.can.gradient ? `dx is the gradient of ${of}.` : none;
+    const own = "Shapes are of all tokens.";
+    const note = `${own} dx is the gradient of ${of}.${this.silent(layer)}`;
+    byId("stages-note").textContent = source.can.gradient ? note : none;
     this.table.hidden = names.length === 0;
     this.table.replaceChildren(this.table.tHead, ...names.flatMap((name) => this.stage(name)));
+  }
+
+  // Zeros in a row look like a mistake: in the last block they are none.
+  silent(layer) {
+    const { state, source } = this.app;
+    if (state.patch === 0 || layer < source.config.L - 1) return "";
+    return " In the last layer only CLS is read on: a patch gets dx through its key and value alone.";
   }
 
   stage(name) {

@@ -1,6 +1,6 @@
 // What the walk shows: small tables, numbers beside their colour, and the arithmetic that a pencil can follow.
 
-const FIRST_NUMBERS = 6; // of a row; a photo page keeps fewer
+const FIRST_NUMBERS = 4; // of a row, as many as a phone has room for; a photo page keeps fewer
 const MOST_KEYS = 5; // that are written out; the rest is one line
 
 function button(content, press) {
@@ -15,11 +15,33 @@ const percent = (x) => `${(100 * x).toFixed(1)} %`;
 const largest = (numbers) => numbers.reduce((best, x, i) => (x > numbers[best] ? i : best), 0);
 const distance = (a, b) => norm(a.map((x, i) => x - b[i]));
 const firstPlaces = (n) => Array.from({ length: n }, (_, j) => j);
-const factor = (x) => (x < 0 ? `(${format(x)})` : format(x));
+const bracketed = (x, text) => (x < 0 ? `(${text})` : text);
+const factor = (x) => bracketed(x, exact(x));
+
+// Two digits more than format() has: what is made of numbers that are written so comes out as format() writes it.
+function exact(x) {
+  const text = x !== 0 && Math.abs(x) < 1e-4 ? x.toExponential(5).replace(/\.?0+e/, "e") : String(Number(x.toPrecision(6)));
+  return minus(text);
+}
+
+// How numbers that are added up are written: all with as many decimals, the largest with `digits` digits; very small or
+// large ones in units of a power of ten. {unit, note: its words, round: to what is written, text}.
+function ruler(numbers, digits = 4) {
+  const most = Math.max(...Array.from(numbers, Math.abs));
+  const power = most > 0 ? Math.floor(Math.log10(most)) : 0;
+  const shift = power < -2 || power > 4 ? power : 0;
+  const decimals = Math.max(0, digits - 1 - power + shift);
+  const unit = 10 ** shift;
+  const round = (x) => Number((x / unit).toFixed(decimals)) * unit;
+  const text = (x) => minus((Number((x / unit).toFixed(decimals)) || 0).toFixed(decimals));
+  return { unit, note: shift ? `, in units of 1e${minus(String(shift))}` : "", round, text };
+}
+
+const total = (numbers) => numbers.reduce((sum, x) => sum + x, 0);
 
 // ---- Tables ----
 
-// A table with its head. A cell is a text, or {number, of}: a number on its colour, `of` the largest beside it.
+// A table with its head. A cell is a text, or {number, of, text}: a number on its colour, `of` the largest beside it.
 function numberTable(caption, head, rows) {
   const body = rows.map(([name, ...cells]) =>
     element("tr", {}, element("th", { scope: "row" }, name), ...cells.map(cellOf)),
@@ -36,7 +58,7 @@ function numberTable(caption, head, rows) {
 
 function cellOf(cell) {
   if (typeof cell === "string") return element("td", {}, cell);
-  return onColour(brief(cell.number), colour(SCALES.signed, 0.5 + 0.5 * (cell.number / (cell.of || 1))));
+  return onColour(cell.text ?? brief(cell.number), colour(SCALES.signed, 0.5 + 0.5 * (cell.number / (cell.of || 1))));
 }
 
 function onColour(text, rgb) {
@@ -60,14 +82,30 @@ function coloured(numbers) {
 // Rows of [name, {first, norm, count}]: their first numbers, and the length of the whole.
 function vectorTable(caption, rows) {
   const shown = Math.min(FIRST_NUMBERS, ...rows.map(([, { first }]) => first.length));
-  const all = rows.every(([, { count }]) => count === shown);
-  const body = rows.map(([name, { first, norm }]) => [
-    name,
+  const counts = new Set(rows.map(([, { count }]) => count));
+  const all = counts.size === 1 && counts.has(shown);
+  const body = rows.map(([name, { first, norm, count }]) => [
+    counts.size > 1 ? `${name}, ${count} numbers` : name,
     brief(norm),
     ...coloured(Array.from(first).slice(0, shown)),
     ...(all ? [] : ["…"]),
   ]);
   return numberTable(caption, ["", "length", ...firstPlaces(shown).map(String), ...(all ? [] : [""])], body);
+}
+
+// Rows of [name, numbers], and below them their sum, number by number: of the numbers as they are written.
+function sumTable(caption, rows, name) {
+  const shown = Math.min(FIRST_NUMBERS, ...rows.map(([, numbers]) => numbers.length));
+  const numbers = rows.map(([, row]) => Array.from(row).slice(0, shown));
+  const { round, text, note } = ruler(numbers.flat());
+  const written = numbers.map((row) => row.map(round));
+  const sums = firstPlaces(shown).map((j) => total(written.map((row) => row[j])));
+  const body = [...rows.map(([name], i) => [name, written[i]]), [name, sums]].map(([name, row]) => [
+    name,
+    ...coloured(row).map((cell) => ({ ...cell, text: text(cell.number) })),
+    "…",
+  ]);
+  return numberTable(`${caption}${note}`, ["", ...firstPlaces(shown).map(String), ""], body);
 }
 
 function valueRows(p, rows, token = p.token) {
@@ -84,9 +122,21 @@ function gradientRows(caption, rows) {
 
 // ---- Pixels ----
 
+// The first pixels of a patch: channel after channel, row after row.
 function pixelRows(p) {
-  const name = p.config.C === 3 ? "red, top row" : "top row"; // channel after channel, row after row
-  return valueRows(p, [[name, p.source.stage("pixel_values", { token: p.patch })]], p.patch);
+  const { first } = p.source.stage("pixel_values", { token: p.patch });
+  const name = p.config.C === 3 ? "red, top row" : "top row";
+  const head = ["", ...firstPlaces(first.length).map(String), ""];
+  return numberTable(`First pixels of patch ${p.patch}`, head, [[name, ...coloured(Array.from(first)), "…"]]);
+}
+
+// How bright the first pixel of the patch is, and the number that is made of it.
+function pixelByHand(p) {
+  const { mean, std } = p.source.digits;
+  const i = p.row * p.config.P[0] * p.config.W + p.column * p.config.P[1];
+  const [bright, x] = [p.source.brightness()[i], p.source.pixels[i]];
+  const scaled = `(${exact(bright)} - ${factor(mean[0])}) / ${factor(std[0])} = ${format(x)}`;
+  return byHand(`first pixel of patch ${p.patch}: ${Math.round(16 * bright)} of 16, that is ${exact(bright)}`, scaled);
 }
 
 // The selected patch, cut out of the first channel of pixels.
@@ -104,12 +154,14 @@ function pixelTable(p, picture, signed = false) {
   const range = Math.max(...data) - low || 1;
   const grey = (x) => Array(3).fill((255 * (x - low)) / range);
   const paint = (x) => (signed ? colour(SCALES.signed, 0.5 + 0.5 * (x / (most || 1))) : grey(x));
-  const cell = (x) => onColour(signed ? brief(x) : x.toFixed(1), paint(x));
+  const { text, note } = signed ? ruler(data, 3) : { text: (x) => minus(x.toFixed(2)), note: "" };
+  const cell = (x) => onColour(text(x), paint(x));
   const rows = Array.from({ length: H }, (_, y) =>
     element("tr", {}, ...Array.from(data.subarray(y * W, (y + 1) * W), cell)),
   );
   if (W > p.config.P[1]) framePatch(p, rows);
-  const caption = W > p.config.P[1] ? `All pixels; patch ${p.patch} is framed` : `Pixels of patch ${p.patch}`;
+  const which = W > p.config.P[1] ? `All pixels; patch ${p.patch} is framed` : `Pixels of patch ${p.patch}`;
+  const caption = `${which}${note}`;
   const table = element(
     "table",
     { class: "step-table pixels" },
@@ -141,7 +193,7 @@ function firstOfToken(p) {
   const x = p.source.stage("pixel_values", { token: p.patch }).first;
   const products = x.map((pixel, i) => `${factor(pixel)} * ${factor(weight.data[i])}`).join(" + ");
   const y = p.source.stage("embeddings.patches", { token: p.patch }).first[0];
-  return [byHand(`y[0] = ${products} + ${factor(bias ? bias.data[0] : 0)} = ${format(y)}`)];
+  return [byHand(`y[0] = ${products}${bias ? ` + ${factor(bias.data[0])}` : ""} = ${format(y)}`)];
 }
 
 function moments(x) {
@@ -149,22 +201,35 @@ function moments(x) {
   return { mean, variance: x.reduce((sum, number) => sum + (number - mean) ** 2, 0) / x.length };
 }
 
-// Layer norm before its learned scale and shift.
-function normed(p) {
-  const x = p.hidden(p.block);
-  const { mean, variance } = moments(x);
-  const n = Array.from(x, (number) => (number - mean) / Math.sqrt(variance + p.config.eps));
-  return { first: n, norm: norm(n), count: n.length };
-}
-
-function normedByHand(p) {
-  const x = p.hidden(p.block);
-  const { mean, variance } = moments(x);
+// Layer norm: its row before the learned scale and shift, and how its first number is made. Mean and variance are of
+// all D numbers; the photo page has those rounded.
+function layerNormRows(p) {
+  const { mean, variance } = moments(p.hidden(p.block));
   const root = Math.sqrt(variance + p.config.eps);
-  return byHand(
+  const x = p.before(p.block);
+  const first = Array.from(x.first, (number) => (number - mean) / root);
+  const n = { first, norm: Math.sqrt(x.count * variance) / root, count: x.count };
+  const y = p.inBlock("layernorm_before");
+  const lines = [
     `mean = ${format(mean)}, var = ${format(variance)}, sqrt(var + eps) = ${format(root)}`,
-    `(${format(x[0])} - ${factor(mean)}) / ${format(root)} = ${format((x[0] - mean) / root)}`,
-  );
+    `n[0] = (${exact(x.first[0])} - ${factor(mean)}) / ${exact(root)} = ${format(first[0])}`,
+  ];
+  if (p.live) {
+    const [weight, bias] = p.source.model.layer(`vit.encoder.layer.${p.block}.layernorm_before`);
+    const scale = `${factor(first[0])} * ${factor(weight.data[0])} + ${factor(bias.data[0])}`;
+    lines.push(`y[0] = ${scale} = ${format(y.first[0])}`);
+  }
+  const names = [
+    ["x", x],
+    ["n, normed", n],
+    ["y", y],
+  ];
+  return [
+    valueRows(p, names),
+    byHand(...lines),
+    note(`eps = ${exact(p.config.eps)} keeps the root above 0.`),
+    ...p.rounded("all tokens, for mean and var,"),
+  ];
 }
 
 // q . k, product by product, and the score that it makes.
@@ -173,16 +238,25 @@ function dotProduct(p) {
   const [q, k] = [source.query(block, head, token), source.key(block, head, key)];
   const shown = Math.min(8, q.length);
   const products = Array.from(q, (x, j) => x * k[j]);
-  const row = (name, numbers) => [name, ...coloured(Array.from(numbers).slice(0, shown))];
-  const rows = [row(`q of ${tokenName(token)}`, q), row(`k of ${tokenName(key)}`, k), row("q * k", products)];
-  const rest = products.slice(shown).reduce((sum, x) => sum + x, 0);
-  const hidden = shown < q.length ? `, ${format(rest)} of it from those not shown` : "";
+  const rest = total(products.slice(shown));
+  const { round, text } = ruler([...products.slice(0, shown), rest], 5);
+  const written = [...products.slice(0, shown), ...(shown < q.length ? [rest] : [])].map(round);
+  const most = Math.max(...products.slice(0, shown).map(Math.abs));
+  const rows = firstPlaces(shown).map((j) => [
+    String(j),
+    exact(q[j]),
+    exact(k[j]),
+    { number: written[j], of: most, text: text(written[j]) },
+  ]);
+  if (shown < q.length) rows.push([`${q.length - shown} more`, "", "", text(rest)]);
+  rows.push(["sum", "", "", text(total(written))]);
+  const columns = ["", `q, ${tokenName(token)}`, `k, ${tokenName(key)}`, "q * k"];
+  const why = `${capital(tokenName(key))} is the other patch that ${tokenName(token)} attends to most.`;
   return [
-    numberTable(`Head ${head} of block ${block}`, ["", ...firstPlaces(shown).map(String)], rows),
-    byHand(
-      `sum of the ${q.length} products = ${format(dot(q, k))}${hidden}`,
-      `s = ${scaled(dot(q, k), p.scores[key], q.length)}`,
-    ),
+    numberTable(`Head ${head} of block ${block}`, columns, rows),
+    byHand(`s = ${scaled(total(written), p.scores[key], q.length)}`),
+    ...(p.chosen ? [] : [note(why)]),
+    ...p.rounded("q and k"),
   ];
 }
 
@@ -190,70 +264,89 @@ function dotProduct(p) {
 function softmaxByHand(order, numbers, shares, name, [what, unit]) {
   const most = numbers[largest(numbers)];
   const power = (i) => Math.exp(numbers[i] - most);
-  const sum = (places, f) => places.reduce((total, i) => total + f(i), 0);
-  const share = (i) => shares[i];
+  const sum = (places, f) => total(places.map(f));
   const [top, rest] = [order.slice(0, MOST_KEYS), order.slice(MOST_KEYS)];
-  const rows = top.map((i) => [
-    name(i),
-    format(numbers[i]),
-    format(numbers[i] - most),
-    format(power(i)),
-    percent(shares[i]),
-  ]);
-  if (rest.length) rows.push([`${rest.length} more`, "", "", format(sum(rest, power)), percent(sum(rest, share))]);
-  rows.push(["sum", "", "", format(sum(order, power)), percent(sum(order, share))]);
+  const groups = [...top.map((i) => [i]), ...(rest.length ? [rest] : [])];
+  const powers = groups.map((places) => Number(sum(places, power).toFixed(4)));
+  const parts = percents(groups.map((places) => sum(places, (i) => shares[i])));
+  const fixed = (x) => minus((Number(x.toFixed(4)) || 0).toFixed(4));
+  const rows = groups.map((places, n) => {
+    const [i] = places;
+    const less = Number(numbers[i].toFixed(4)) - Number(most.toFixed(4));
+    const own = n < top.length ? [name(i), fixed(numbers[i]), fixed(less)] : [`${rest.length} more`, "", ""];
+    return [...own, fixed(powers[n]), `${parts[n].toFixed(1)} %`];
+  });
+  rows.push(["sum", "", "", fixed(total(powers)), "100.0 %"]);
   const one = order[Math.min(1, order.length - 1)]; // the first is often 1 / something: the second shows more
+  const all = sum(order, power);
   return [
     numberTable(`Softmax over ${order.length} ${what}s`, [what, unit, `${unit} - max`, "exp", "share"], rows),
-    byHand(
-      `${name(one)}: ${format(power(one))} / ${format(sum(order, power))} = ${format(power(one) / sum(order, power))}`,
-    ),
+    byHand(`${name(one)}: ${exact(power(one))} / ${exact(all)} = ${format(power(one) / all)}`),
   ];
 }
 
-// What each key hands over, and their sum.
+// Shares as per cents with one decimal, that sum to 100: the largest takes what rounding left over.
+function percents(shares) {
+  const tenths = shares.map((share) => Math.round(1000 * share));
+  tenths[largest(tenths)] += 1000 - total(tenths);
+  return tenths.map((tenth) => tenth / 10);
+}
+
+// What each key hands over, and their sum. With the published einsum a token hears only itself, and without the head
+// nobody.
 function contextByHand(p) {
   const value = (key) => p.inBlock("value", key).first;
-  const context = p.inBlock("context").first;
-  const places = firstPlaces(Math.min(4, context.length));
-  const handed = (keys) => places.map((j) => keys.reduce((sum, key) => sum + p.shares[key] * value(key)[j], 0));
-  const [top, rest] = [p.order.slice(0, MOST_KEYS), p.order.slice(MOST_KEYS)];
-  const rows = top.map((key) => [`${percent(p.shares[key])} of ${tokenName(key)}`, ...coloured(handed([key]))]);
-  rows.push([`${rest.length} more`, ...coloured(handed(rest))]);
-  rows.push(["sum", ...coloured(handed(p.order))], ["context", ...coloured(places.map((j) => context[j]))]);
-  const [key] = top;
-  const product = p.shares[key] * value(key)[0];
-  const table = numberTable("Share times value, first numbers", ["", ...places.map(String)], rows);
-  const line = byHand(`${tokenName(key)}: ${format(p.shares[key])} * ${factor(value(key)[0])} = ${format(product)}`);
-  return [table, line];
+  const own = p.inBlock("context").first;
+  const places = firstPlaces(Math.min(4, own.length));
+  const counts = (key) => !p.isOff("head") && (!p.isOff("published") || key === p.token);
+  const share = (key) => (counts(key) ? p.shares[key] : 0);
+  const handed = (keys) => places.map((j) => total(keys.map((key) => share(key) * value(key)[j])));
+  const most = p.order.slice(0, MOST_KEYS);
+  const top = p.isOff("published") && !most.includes(p.token) ? [...most.slice(0, -1), p.token] : most;
+  const rest = p.order.filter((key) => !top.includes(key));
+  const rows = top.map((key) => [`${percent(share(key))} of ${tokenName(key)}`, handed([key])]);
+  if (rest.length) rows.push([`${rest.length} more`, handed(rest)]);
+  const key = top.find(counts) ?? top[0];
+  const product = `${exact(share(key))} * ${factor(value(key)[0])} = ${format(share(key) * value(key)[0])}`;
+  const exactly = p.live ? [] : [`recorded: y = (${Array.from(own, format).join(", ")}, ...)`];
+  return [
+    sumTable("Share times value, first numbers", rows, "sum: y"),
+    byHand(`${tokenName(key)}: ${product}`, ...exactly),
+    ...p.rounded("q and k, and so the shares,"),
+  ];
 }
 
 // The bend between the two tables of the MLP; formulas as in minivit/ops/.
 const BENDS = {
   gelu: {
-    name: "GELU",
-    formula: "a = u * Phi(u), Phi the normal distribution",
+    words: "GELU lets large numbers pass and holds negative ones back.",
+    formula: "a = u * Phi(u), Phi(u) the share of a bell curve left of u",
     backward: "du = da * (Phi(u) + u * phi(u))",
+    where: ",  phi(u) the height of the bell curve at u",
   },
-  relu: { name: "ReLU", formula: "a = max(u, 0)", backward: "du = da where u > 0, else 0" },
+  relu: {
+    words: "ReLU lets numbers above 0 pass and makes all others 0.",
+    formula: "a = max(u, 0)",
+    backward: "du = da where u > 0, else 0",
+  },
 };
 
 function bendOf({ activation }) {
-  const other = { name: "The bend", formula: `a = ${activation}(u)`, backward: "du = da * slope(u)" };
-  return BENDS[activation] ?? other;
+  const words = "Each number by itself goes through a curve, the bend.";
+  return BENDS[activation] ?? { words, formula: `a = ${activation}(u)`, backward: "du = da * slope(u)" };
 }
 
 function bendByHand(p) {
-  const [u, a] = [p.inBlock("mlp_pre_activation").first, p.inBlock("mlp_activation").first];
+  const [u, recorded] = [p.inBlock("mlp_pre_activation").first, p.inBlock("mlp_activation").first];
   const places = firstPlaces(Math.min(FIRST_NUMBERS, u.length));
   const row = (name, number) => [name, ...places.map((j) => format(number(j)))];
-  const exact = p.activation === "gelu";
-  const middle = exact ? [row("Phi(u)", (j) => normal(u[j]))] : [];
-  const rows = [row("u", (j) => u[j]), ...middle, row("a", (j) => a[j])];
-  const line = exact
-    ? [byHand(`a[0] = ${factor(u[0])} * ${format(normal(u[0]))} = ${format(u[0] * normal(u[0]))}`)]
+  const isGelu = p.activation === "gelu";
+  const middle = isGelu ? [row("Phi(u)", (j) => normal(u[j]))] : [];
+  const rows = [row("u", (j) => u[j]), ...middle, row("a", (j) => (isGelu ? u[j] * normal(u[j]) : recorded[j]))];
+  const line = isGelu
+    ? [byHand(`a[0] = ${factor(u[0])} * ${exact(normal(u[0]))} = ${format(u[0] * normal(u[0]))}`)]
     : [];
-  return [numberTable(`Numbers of ${tokenName(p.token)}`, ["", ...places.map(String)], rows), ...line];
+  return [numberTable(`First numbers of ${tokenName(p.token)}`, ["", ...places.map(String)], rows), ...line];
 }
 
 // How far each block moved the token: its way by its length before, and how much of the direction was left.
@@ -261,9 +354,13 @@ function journey(p) {
   const rows = firstPlaces(p.config.L).map((n) => {
     const [before, after] = [p.hidden(n), p.hidden(n + 1)];
     const cosine = dot(before, after) / (norm(before) * norm(after));
-    return [`block ${n}`, percent(distance(before, after) / norm(before)), format(cosine), format(norm(after))];
+    const moved = percent(distance(before, after) / norm(before));
+    return [`block ${n}`, moved, cosine.toFixed(3).replace("-", "\u2212"), format(p.before(n + 1).norm)];
   });
-  return numberTable(`The way of ${tokenName(p.token)}`, ["", "moved by", "cosine", "length after"], rows);
+  return [
+    numberTable(`The way of ${tokenName(p.token)}`, ["", "moved by", "cosine", "length after"], rows),
+    note("The cosine of the token before and after: 1 = same direction, 0 = unrelated, -1 = opposite."),
+  ];
 }
 
 const byLogit = ({ source }) =>
@@ -297,7 +394,7 @@ function lossByHand({ source, live }) {
   const label = source.answers[source.label];
   if (!live) return byHand(`logit of ${label} = ${format(source.logits()[source.label])}`);
   const chance = source.probabilities()[source.label];
-  return byHand(`label: ${label}`, `-log(${format(chance)}) = ${format(-Math.log(chance))}, the natural logarithm`);
+  return byHand(`label: ${label}`, `-log(${exact(chance)}) = ${format(-Math.log(chance))}, the natural logarithm`);
 }
 
 // ---- Arithmetic, backward ----
@@ -306,13 +403,25 @@ function firstGradient(p) {
   const { source, live } = p;
   const shown = answersShown(p);
   const y = (k) => (k === source.label ? 1 : 0);
-  const cells = coloured(shown.map((k) => (live ? source.probabilities()[k] - y(k) : y(k))));
+  const chance = (k) => Number(source.probabilities()[k].toFixed(4));
+  const cells = coloured(shown.map((k) => (live ? chance(k) - y(k) : y(k))));
   const rows = shown.map((k, i) => [
     source.answers[k],
-    ...(live ? [format(source.probabilities()[k]), String(y(k))] : []),
-    cells[i],
+    ...(live ? [chance(k).toFixed(4), String(y(k))] : []),
+    { ...cells[i], text: live ? minus(cells[i].number.toFixed(4)) : String(y(k)) },
   ]);
   return numberTable("The first gradient", ["answer", ...(live ? ["p", "y"] : []), "dlogit"], rows);
+}
+
+// The gradient of x in y = x + f(norm(x)): what comes through the norm, and what comes along the residual road.
+function roadsMeet(p, { gradient: whole }, { gradient: above }) {
+  const [, along] = p.along("", "residual", above);
+  const through = Array.from(whole, (g, j) => g - along[j]);
+  const rows = [
+    ["dx, before the norm", through],
+    p.along("+ residual road", "residual", above),
+  ];
+  return sumTable(`First numbers of the gradients of ${tokenName(p.token)}`, rows, "= sum");
 }
 
 // The length of the gradient between the blocks, from after block `from` - 1 down to before block `to`.
@@ -334,37 +443,44 @@ function slopeByHand(p) {
   return [
     byHand(
       `u[0] = ${format(u)}: the slope there is ${format(slope)}`,
-      `${factor(da)} * ${factor(slope)} = ${format(da * slope)}`,
+      `du[0] = ${factor(da)} * ${factor(slope)} = ${format(da * slope)}`,
     ),
   ];
 }
 
-// ds = p * (dp - mean), key by key. A photo page keeps the first few keys: there the mean is told from one of them.
+// ds = p * (dp - mean), key by key. A photo page keeps dp of the first few keys, and the mean over all.
 function softmaxBackwardByHand(p) {
-  const [dp, ds] = [p.inBlock("probabilities").gradient, p.inBlock("scores").gradient];
+  const dp = p.inBlock("probabilities").gradient;
   const whole = dp.length === p.config.T;
   const keys = whole ? p.order.slice(0, MOST_KEYS) : firstPlaces(dp.length);
-  const best = keys.reduce((a, b) => (p.shares[b] > p.shares[a] ? b : a));
-  const mean = whole ? dot(dp, p.shares) : dp[best] - ds[best] / p.shares[best];
+  const mean = whole ? total(Array.from(dp, (g, key) => g * p.shares[key])) : p.average();
+  const { unit, round, text, note: units } = ruler([mean, ...keys.map((key) => dp[key])], 5);
+  const less = (key) => round(dp[key]) - round(mean);
+  const of = (key) => minus(((p.shares[key] * less(key)) / unit).toPrecision(3));
   const rows = keys.map((key) => [
     tokenName(key),
     format(p.shares[key]),
-    format(dp[key]),
-    format(dp[key] - mean),
-    format(ds[key]),
+    text(dp[key]),
+    text(less(key)),
+    of(key),
   ]);
+  const best = keys.reduce((a, b) => (p.shares[b] > p.shares[a] ? b : a));
+  const product = `${exact(p.shares[best])} * ${bracketed(less(best), text(less(best)))} = ${of(best)}`;
+  const missing = `Of dp this page keeps the first ${keys.length} keys, and the mean over all.`;
   return [
-    numberTable(`Head ${p.head}, ${tokenName(p.token)} asks`, ["key", "p", "dp", "dp - mean", "ds"], rows),
+    numberTable(`Head ${p.head}, ${tokenName(p.token)} asks${units}`, ["key", "p", "dp", "dp - mean", "ds"], rows),
     byHand(
-      `mean = sum(dp * p) over all ${p.config.T} keys = ${format(mean)}`,
-      `${tokenName(best)}: ${format(p.shares[best])} * ${factor(dp[best] - mean)} = ${format(ds[best])}`,
+      `mean = sum(dp * p) over all ${p.config.T} keys = ${text(mean)}`,
+      `${tokenName(best)}: ${product}`,
     ),
+    ...(whole ? [] : [note(missing)]),
+    ...p.rounded("q and k, and so p,"),
   ];
 }
 
 // How long the gradient of some learned tables is, beside the table's own length: a live page has them.
 function tableGradients(p) {
-  if (!p.live) return [note("This page keeps the gradients of the numbers, not those of the tables.")];
+  if (!p.live) return [note("This page keeps the gradients of the tokens, not of the learned tables.")];
   const names = { "patch embedding": "vit.embeddings.patch_embeddings.projection" };
   for (const name of ["query", "key", "value"])
     names[`block ${p.block}, ${name}`] = `vit.encoder.layer.${p.block}.attention.attention.${name}`;

@@ -22,13 +22,13 @@ class Picture {
     const { state, source } = this.app;
     if (!source) return;
     const view = VIEWS[state.view];
-    const map = view.map(source, state);
+    const map = this.map(view);
     const key = this.app.key();
     this.ratio(source);
     this.grid.draw({ ...state, picture: this.picture(), map, source, key, opacity: state.opacity / 100 });
     byId("view").value = state.view;
     byId("opacity").value = state.opacity;
-    byId("about").textContent = view.sentence;
+    byId("about").textContent = this.about(view);
     byId("lesson").textContent = this.app.lesson(view.lesson);
     for (const [id, token] of [["patch", state.patch], ["key", key]]) {
       byId(id).max = source.config.N;
@@ -37,6 +37,19 @@ class Picture {
     byId("cls").setAttribute("aria-pressed", state.patch === 0);
     this.legend(map, view);
     this.say(map, view, key);
+  }
+
+  // Occlusion of a drawing takes a forward pass a patch: it waits until the pen rests.
+  map(view) {
+    const { source, state } = this.app;
+    clearTimeout(this.resting);
+    this.waits = view === VIEWS.occlusion && source.occluded === false;
+    if (!this.waits) return view.map(source, state);
+    this.resting = setTimeout(() => {
+      source.occlusion();
+      this.app.redraw();
+    }, 150);
+    return null;
   }
 
   // A photo keeps its own shape; the style makes it as large as the window allows.
@@ -60,27 +73,49 @@ class Picture {
     const scale = map && map.values;
     byId("scale").hidden = !scale;
     byId("cls-value").textContent = scale && map.cls !== null ? brief(map.cls) : "";
-    byId("legend-note").textContent = this.legendNote(map, view);
+    byId("legend-note").textContent = this.legendNote(map);
     if (!scale) return;
     const [low, high] = ends(map);
-    byId("low").textContent = format(low);
+    byId("low").textContent = low > 0 && low < 1e-3 * high ? "≈ 0" : format(low);
     byId("high").textContent = format(high);
     const perPatch = map.rows === source.config.grid[0];
     paintLegend(byId("bar"), map, perPatch && state.patch ? valueAt(map, source, state.patch) : null);
   }
 
-  legendNote(map, view) {
-    if (!map) return this.app.state.view === "photo" ? "" : `${this.app.state.twin ? "Of the untrained twin" : "Here"} this page has no such numbers.`;
-    if (!map.shares) return map.signed ? "White is 0, blue below, orange above." : "";
+  about({ sentence, title }) {
+    const { source, state } = this.app;
+    const text = typeof sentence === "function" ? sentence(source) : sentence;
+    const unused = source.knobs?.published && ["attention", "attended", "mean", "rollout"].includes(state.view);
+    return unused ? `${capital(title)}. With the published einsum a token uses its own share alone.` : text;
+  }
+
+  legendNote(map) {
+    const { state } = this.app;
+    if (this.waits) return "...";
+    if (!map) return state.view === "photo" ? "" : `${state.twin ? "Of the untrained twin" : "Here"} this page has no such numbers.`;
+    if (!map.shares) return [...this.legendNotes(map, this.app)].join(" ");
     const shares = Array.from(map.shares, (share) => `${Math.round(100 * share)} %`).join(", ");
-    return `Red, green, blue: ${shares} of all that tokens differ in. Equal colours are like tokens.`;
+    return `Red, green, blue: ${shares} of the patches' variance. Equal colours agree on these axes alone.`;
+  }
+
+  *legendNotes(map, { source, state }) {
+    if (map.signed) yield "White is 0, blue below, orange above.";
+    if (map.rows !== source.config.grid[0]) {
+      yield "The bar is of single pixels. The norm of dx is the root of the sum of their squares.";
+    }
+    const [low, high] = ends(map);
+    if (map.cls !== null && (map.cls < low || map.cls > high)) {
+      const shares = map.unit === "attention" && state.view !== "attended"; // that sum to 1
+      const rest = shares ? `; all patches get ${percent(1 - map.cls)}` : "";
+      yield `CLS is ${map.cls > high ? "above" : "below"} the bar${rest}.`;
+    }
   }
 
   say(map, view, key) {
     const { state } = this.app;
     const where = `${view.layer ? `${capital(layerName(state.layer))}` : "The whole model"}${view.head ? `, head ${state.head}` : ""}`;
     byId("map").setAttribute("aria-label", `Patches of the picture; chosen: ${tokenName(state.patch)}${this.place(state.patch)}`);
-    const answer = state.knocked && state.mode === "look" ? [this.app.panels.answers.withoutHeads()] : [];
+    const answer = state.knocked && state.mode === "look" && this.app.source.can.knock ? [this.app.panels.answers.withoutHeads()] : [];
     const lines = [`${where}${map ? `: ${map.unit}` : ""}`, ...this.readings(map, { q: state.patch, k: key }), ...answer];
     byId("said").replaceChildren(...lines.map((line) => element("span", {}, ...[line].flat())));
   }
@@ -88,7 +123,7 @@ class Picture {
   place(token) {
     if (token === 0) return "";
     const [, columns] = this.app.source.config.grid;
-    return ` (row ${Math.ceil(token / columns)}, column ${((token - 1) % columns) + 1})`;
+    return ` (row ${Math.floor((token - 1) / columns)}, column ${(token - 1) % columns}, from 0)`;
   }
 
   // Who sees the frames sees where they are; who hears the page is told.
@@ -104,6 +139,7 @@ class Picture {
       return `: ${Array.from(map.coordinates.subarray(3 * (token - 1), 3 * token), brief).join(", ")}`;
     }
     const value = valueAt(map, this.app.source, token);
-    return value === null ? "" : `: ${format(value)}`;
+    const ofPixels = map && map.rows !== this.app.source.config.grid[0] ? ", sum of its pixels" : "";
+    return value === null ? "" : `: ${format(value)}${ofPixels}`;
   }
 }

@@ -187,6 +187,12 @@ class Recorded {
     return { shape, count, ...value, gradient: gradient?.first ?? null, gradientNorm: gradient?.norm ?? 0, whole };
   }
 
+  // sum(dp * p) over all keys of one query: it was recorded, for of dp there are only the first numbers.
+  averageGradient(i, head, t) {
+    const { h, T } = this.config;
+    return this.arrays.average.data[(i * h + head) * T + t];
+  }
+
   // The shape of a stage, as lens.trace has it of one picture.
   #shape({ name, of, n }) {
     const { C, H, W, N, T, h } = this.config;

@@ -155,7 +155,7 @@ def most_patches(config):
     # deflated, they are about 0.96 of their bits, and lengths and first numbers 0.85
     hidden = 0.96 * (L + 1) * D * (BITS["hidden"] + BITS["twin"]) / 8
     heads = 0.96 * L * D * (BITS["query"] + BITS["key"] + 2 * BITS["twin"]) / 8
-    stages = 0.85 * 2 * (1 + FIRST) * (2 * (8 * L + 4) + L * h * (2 + 6))
+    stages = 0.85 * 2 * ((1 + FIRST) * (2 * (8 * L + 4) + L * h * (2 + 6)) + L * h)
     looks = L * (L - 1) / 2 * h
     pixels = np.prod(to_2tuple(config.patch_size))
     of_channels = 4 * (2 * (L + 1) * D + 4 * L * D)
@@ -218,6 +218,7 @@ def record(eye, view, answers):
         "query": pack_steps(_heads(stages, "query"), 2, BITS["query"]),
         "key": pack_steps(_heads(stages, "key"), 2, BITS["key"]),
         "stages": _stages(stages, model.config.patch_size),
+        "average": pack(_averages(stages), "float16"),  # (L, h, T)
         "occlusion": pack(lens.occlusion(model, x, lambda cls: eye.answer(cls)[:, label])),
         "pixel_gradient": pack_steps(abs(stages["pixel_values"].gradient[0]).sum(0), 1),  # (H, W)
         "knocked": _knocked(eye, x, answers),
@@ -228,6 +229,12 @@ def record(eye, view, answers):
 def _heads(stages, name):
     """One stage of all layers: (L, h, T, d)."""
     return np.stack([stage.value[0] for key, stage in stages.items() if key.endswith(f".{name}")])
+
+
+def _averages(stages):
+    """sum(dp * p) of all layers, heads and queries, (L, h, T): of dp the page has only the FIRST keys."""
+    found = [stage for name, stage in stages.items() if name.endswith(".probabilities")]
+    return np.stack([(stage.value[0] * stage.gradient[0]).sum(-1) for stage in found])
 
 
 def _check_finite(view, stages):

@@ -20,11 +20,13 @@ const LESSONS = {
 
 const MODES = ["look", "walk", "tape"];
 
-// What a page opens with, and what is left out of links: the middle patch, in the last layer.
-function defaults({ L, grid: [rows, columns] }) {
+// What a page opens with, and what is left out of links: the middle patch, in the last layer. On a live page the map
+// covers its few pixels, so that one number has one colour; the drawing stands beside it.
+function defaults({ kind, label, config: { L, grid: [rows, columns] } }) {
   const patch = 1 + Math.floor(rows / 2) * columns + Math.floor(columns / 2);
   const place = { photo: 0, view: "attention", layer: L - 1, head: 0, patch, key: null };
-  return { ...place, mode: "look", step: 0, twin: false, knocked: "", opacity: 70, letters: true };
+  const rest = { mode: "look", step: 0, twin: false, knocked: "", opacity: kind === "live" ? 100 : 70, letters: true };
+  return { ...place, ...rest, ...(kind === "live" ? { drawing: "digit0", label, switched: "" } : {}) };
 }
 
 // "#lesson=5&layer=3" -> {view: "attention", layer: 3}; what is not understood is left out.
@@ -32,14 +34,14 @@ function readHash(hash, walk) {
   const given = new URLSearchParams(hash.replace(/^#/, ""));
   const lesson = LESSONS[Number(given.get("lesson"))];
   const changes = lesson ? ofLesson(Number(given.get("lesson")), lesson, walk) : {};
-  for (const name of ["photo", "layer", "head", "patch", "key", "step", "opacity"]) {
+  for (const name of ["photo", "layer", "head", "patch", "key", "step", "opacity", "label"]) {
     const value = given.get(name);
     if (value !== null && /^-?\d{1,9}$/.test(value)) changes[name] = Number(value);
   }
   if (Object.hasOwn(VIEWS, given.get("view"))) changes.view = given.get("view");
   if (MODES.includes(given.get("mode"))) changes.mode = given.get("mode");
   for (const name of ["twin", "letters"]) if (given.has(name)) changes[name] = given.get(name) === "1";
-  if (given.has("knocked")) changes.knocked = given.get("knocked");
+  for (const name of ["knocked", "drawing", "switched"]) if (given.has(name)) changes[name] = given.get(name);
   return changes;
 }
 
@@ -51,13 +53,14 @@ function ofLesson(number, { walk: opensWalk, ...changes }, walk) {
 
 function writeHash(state, usual) {
   const parts = Object.keys(usual)
-    .filter((name) => state[name] !== usual[name])
+    .filter((name) => state[name] !== usual[name] || (name === "layer" && state.mode === "walk")) // its own
     .map((name) => `${name}=${typeof state[name] === "boolean" ? Number(state[name]) : state[name]}`);
   return parts.length ? `#${parts.join("&")}` : "#";
 }
 
 // The nearest state that there is: every number within its range, heads that exist, the tape only where there is one.
-function tidy(state, { config, can }, photos, steps) {
+function tidy(state, source, photos, steps) {
+  const { config, can } = source;
   const mode = state.mode === "tape" && !can.tape ? "look" : state.mode;
   const embeddings = mode === "look" && VIEWS[state.view].tokens ? -1 : 0; // these views show the tokens before layer 0, too
   return {
@@ -72,7 +75,26 @@ function tidy(state, { config, can }, photos, steps) {
     opacity: clamp(state.opacity, 0, 100),
     twin: state.twin && can.twin,
     knocked: tidyKnocked(state.knocked, config, can),
+    ...(source.kind === "live" ? tidyDrawn(state, source) : {}),
   };
+}
+
+// A drawing that there can be, its label (-1: the model's own answer), and the switches that there are.
+function tidyDrawn({ drawing, label, switched }, { config: { H, W, K }, digits, model }) {
+  const [, digit] = drawing.match(/^digit(\d{1,6})$/) ?? [];
+  const drawn = drawing.length === H * W && /^[0-9a-g]+$/.test(drawing);
+  const known = switchNames(model.config).filter((name) => switched.split(",").includes(name));
+  return {
+    drawing: drawn ? drawing : `digit${clamp(Number(digit ?? 0), 0, digits.count - 1)}`,
+    label: clamp(label, -1, K - 1),
+    switched: known.join(","),
+  };
+}
+
+// "3.2,1.0" without what is in it, or with what is not.
+function toggled(names, name) {
+  const rest = names.split(",").filter((other) => other && other !== name);
+  return (names.split(",").includes(name) ? rest : [...rest, name]).join(",");
 }
 
 // "3.2,1.0" with the heads that exist, in order; where one at a time was recorded, the last one.

@@ -9,13 +9,14 @@ const FORWARD = [
   {
     title: "A picture is numbers",
     lesson: 1,
-    formula: "x = (brightness / 255 - mean) / std",
+    formula: (p) =>
+      p.live ? "x = (brightness - mean) / std, brightness 0 to 1" : "x = (brightness / 255 - mean) / std",
     shapes: ["x (B, C, H, W)"],
-    words: () => [
-      "To a computer a picture is a table of numbers, one for each pixel and colour.",
+    words: (p) => [
+      `To a computer a picture is a table of numbers, one for each pixel${p.config.C > 1 ? " and colour" : ": how bright it is"}.`,
       "They are shifted and scaled, so that they lie around 0.",
     ],
-    numbers: (p) => [p.live ? pixelTable(p, p.source.picture) : pixelRows(p)],
+    numbers: (p) => (p.live ? [pixelTable(p, p.source.picture), pixelByHand(p)] : [pixelRows(p)]),
     map: (p) => ({ caption: `The picture, ${p.config.H} x ${p.config.W} pixels` }),
   },
   {
@@ -25,7 +26,7 @@ const FORWARD = [
     shapes: ["patches (B, N, C P P)"],
     words: (p) => [
       `The picture is cut into ${p.config.N} equal pieces, which are read row by row, like the words of a page.`,
-      `Patch ${p.patch} is in row ${p.row + 1}, column ${p.column + 1}; it has C * P * P = ${sizeOf(p, "C P P")} numbers.`,
+      `Patch ${p.patch} is in row ${p.row}, column ${p.column}, counted from 0; it has C * P * P = ${sizeOf(p, "C P P")} numbers.`,
     ],
     numbers: (p) => [p.live ? pixelTable(p, cutOut(p, p.source.picture)) : pixelRows(p)],
     map: (p) => ({ caption: `Patch ${p.patch} of ${p.config.N}`, mark: [p.patch] }),
@@ -37,7 +38,7 @@ const FORWARD = [
     shapes: ["x (B, N, C P P)", "weight (D, C P P)", "y (B, N, D)"],
     words: (p) => [
       `Each patch is multiplied by a learned table, the weight, and becomes ${p.config.D} numbers: its token.`,
-      "All patches meet the same table.",
+      "The same table is used for every patch.",
     ],
     numbers: (p) => [
       ...firstOfToken(p),
@@ -47,6 +48,7 @@ const FORWARD = [
   },
   {
     title: "One token for the whole picture",
+    parts: ["cls"],
     lesson: 3,
     formula: "tokens = [CLS, patch 1, ..., patch N]",
     shapes: ["CLS (D)", "tokens (B, T, D)"],
@@ -59,6 +61,7 @@ const FORWARD = [
   },
   {
     title: "Where the patch lies",
+    parts: ["cls", "positions"],
     lesson: 4,
     formula: "x = tokens + positions",
     shapes: ["positions (T, D)", "x (B, T, D)"],
@@ -67,11 +70,16 @@ const FORWARD = [
       "Without them it could not tell the picture from the same patches shuffled.",
     ],
     numbers: (p) => [
-      valueRows(p, [
-        ["token", p.source.stage(p.token ? "embeddings.patches" : "embeddings.cls", { token: p.token })],
-        ["+ position", p.source.stage("embeddings.positions", { token: p.token })],
-        ["= x", p.source.stage("embeddings.output", { token: p.token })],
-      ]),
+      sumTable(
+        `First numbers of ${tokenName(p.token)}`,
+        [
+          p.token
+            ? ["token", p.source.stage("embeddings.patches", { token: p.token }).first]
+            : p.along("CLS", "cls", p.source.stage("embeddings.cls", { token: 0 }).first),
+          p.along("+ position", "positions", p.source.stage("embeddings.positions", { token: p.token }).first),
+        ],
+        "= x",
+      ),
     ],
     map: placed,
   },
@@ -81,7 +89,9 @@ const FORWARD = [
     formula: "x = block(x), L times",
     shapes: ["x (B, T, D)"],
     words: (p) => [
-      `The tokens pass through ${p.config.L} blocks of one build, each with learned tables of its own.`,
+      p.config.L === 1
+        ? "The tokens pass through one block."
+        : `The tokens pass through ${p.config.L} blocks built alike, each with its own learned numbers.`,
       `We open block ${p.block}; blocks and heads are counted from 0.`,
     ],
     numbers: (p) => [
@@ -96,17 +106,10 @@ const FORWARD = [
     formula: "y = (x - mean) / sqrt(var + eps) * weight + bias",
     shapes: ["x (B, T, D)", "weight, bias (D)", "y (B, T, D)"],
     words: () => [
-      "Each token is brought to mean 0 and variance 1, then scaled and shifted by learned numbers.",
-      "So a token counts by its pattern, not by its size.",
+      "Each token is brought to mean 0 and variance 1 (the mean of the squares), then scaled and shifted by learned numbers.",
+      "So only the token's pattern matters, not how large its numbers are.",
     ],
-    numbers: (p) => [
-      valueRows(p, [
-        ["x", p.before(p.block)],
-        ["x, normed", normed(p)],
-        ["y", p.inBlock("layernorm_before")],
-      ]),
-      normedByHand(p),
-    ],
+    numbers: layerNormRows,
     map: placed,
   },
   {
@@ -129,11 +132,12 @@ const FORWARD = [
   },
   {
     title: "Scores: does the offer fit?",
+    parts: ["scale"],
     lesson: 5,
     formula: "s = q k^T / sqrt(d)",
     shapes: ["s (B, h, q, k)"],
     words: (p) => [
-      `Query times key, number by number, added up: a large sum says that what ${tokenName(p.key)} offers is what ${tokenName(p.token)} looks for.`,
+      `Query times key, number by number, added up: the larger this sum is beside those of other keys, the more ${tokenName(p.token)} will attend to ${tokenName(p.key)}.`,
       "Dividing by sqrt(d) keeps scores about as large in a big head as in a small one.",
     ],
     numbers: dotProduct,
@@ -153,6 +157,7 @@ const FORWARD = [
   },
   {
     title: "Context: listening",
+    parts: ["head", "published"],
     lesson: 5,
     formula: "y = p v",
     shapes: ["v (B, h, k, d)", "y (B, h, q, d)"],
@@ -182,6 +187,7 @@ const FORWARD = [
   },
   {
     title: "Added, not replaced",
+    parts: ["residual", "attention"],
     lesson: 6,
     formula: "x + attention(layer_norm(x))",
     shapes: ["x (B, T, D)"],
@@ -190,11 +196,14 @@ const FORWARD = [
       "This road around attention is called residual: along it the token keeps what it had.",
     ],
     numbers: (p) => [
-      valueRows(p, [
-        ["x", p.before(p.block)],
-        ["+ attention", p.inBlock("attention_output")],
-        ["= sum", p.inBlock("attention_sum")],
-      ]),
+      sumTable(
+        `First numbers of ${tokenName(p.token)}`,
+        [
+          p.along("x", "residual", p.before(p.block).first),
+          p.along("+ attention", "attention", p.inBlock("attention_output").first),
+        ],
+        "= sum",
+      ),
     ],
     map: (p) =>
       p.over("Length of what attention adds to each patch", (token) => p.inBlock("attention_output", token).norm),
@@ -222,14 +231,15 @@ const FORWARD = [
     formula: (p) => bendOf(p).formula,
     shapes: ["a (B, T, F)"],
     words: (p) => [
-      `${bendOf(p).name} lets large numbers pass and holds negative ones back.`,
-      "Without a bend between them, two tables in a row could do no more than one.",
+      bendOf(p).words,
+      "Without a bend between them, two tables in a row would equal one single table.",
     ],
     numbers: bendByHand,
     map: placed,
   },
   {
     title: "Narrow again, and added",
+    parts: ["residual", "mlp"],
     lesson: 6,
     formula: "x + a @ W2^T + b2",
     shapes: ["W2 (D, F)", "x (B, T, D)"],
@@ -238,11 +248,14 @@ const FORWARD = [
       `That was block ${p.block}.`,
     ],
     numbers: (p) => [
-      valueRows(p, [
-        ["x", p.inBlock("attention_sum")],
-        ["+ MLP", p.inBlock("mlp_output")],
-        ["= output", p.inBlock("output")],
-      ]),
+      sumTable(
+        `First numbers of ${tokenName(p.token)}`,
+        [
+          p.along("x", "residual", p.inBlock("attention_sum").first),
+          p.along("+ MLP", "mlp", p.inBlock("mlp_output").first),
+        ],
+        "= output",
+      ),
     ],
     map: (p) => p.over("Length of what the MLP adds to each patch", (token) => p.inBlock("mlp_output", token).norm),
   },
@@ -252,10 +265,10 @@ const FORWARD = [
     formula: "x = x + attention(layer_norm(x)),  x = x + mlp(layer_norm(x))",
     shapes: ["x (B, T, D)"],
     words: (p) => [
-      "The other blocks do the same with tables of their own.",
+      "Every block does the same, with learned numbers of its own.",
       `The list says how far each of them moved ${tokenName(p.token)}, as a share of its length before.`,
     ],
-    numbers: (p) => [journey(p)],
+    numbers: journey,
     map: (p) =>
       p.over("How far all blocks together moved each patch", (token) =>
         distance(p.hidden(0, token), p.hidden(p.config.L, token)),
@@ -290,11 +303,14 @@ const FORWARD = [
     shapes: ["y (B, D)", "logits (B, K)"],
     words: (p) => [
       p.compares
-        ? `This model knows no classes, so its CLS is compared with that of ${p.config.K} photos: the logits.`
+        ? `This model knows no classes, so its CLS is compared with that of ${p.config.K} known photos, each a smaller copy: 3 times the cosine, a factor that this page chose, and so 3 at most.`
         : `A last table makes K = ${p.config.K} numbers out of CLS, one for each answer: the logits.`,
       `The largest is what the model says: "${p.source.answers[largest(p.source.logits())]}".`,
     ],
-    numbers: (p) => [answers(p)],
+    numbers: (p) => [
+      answers(p),
+      ...(p.compares ? [note("The mean is that of the known photos. A known photo against itself is not quite 3: its copy has fewer pixels.")] : []),
+    ],
     map: plain,
   },
   {
@@ -307,7 +323,9 @@ const FORWARD = [
       p.chances === "sigmoid"
         ? "Each logit by itself becomes a number from 0 to 1, for several answers may be right."
         : "Softmax again: the logits become shares that sum to 1.",
-      "They say how sure the model is, not whether it is right.",
+      p.compares
+        ? "The factor 3 decides how far apart they lie, so they do not say how sure the model is."
+        : "They say how sure the model is, not whether it is right.",
     ],
     numbers: (p) =>
       p.chances === "softmax"
@@ -359,14 +377,14 @@ const BACKWARD = [
         : "dy = dlogits @ weight, then layer norm's backward",
     shapes: ["dy (B, D)", "dx (B, T, D)"],
     words: (p) => [
-      `Through the logits each number of CLS gets its gradient: how much it moves ${p.goal}.`,
-      "The patches get 0, for after the last block nobody read them.",
+      `The logits were made from CLS, so each of its numbers gets a gradient: how much it moves ${p.goal}.`,
+      "The patches get 0, for after the last block nobody reads them.",
     ],
     numbers: (p) => [
       gradientRows("Gradients", [
-        ["CLS, behind the norm", p.source.stage("last_hidden_state", { token: 0 })],
-        ["CLS, before it", p.before(p.config.L, 0)],
-        [`patch ${p.patch}, before it`, p.before(p.config.L, p.patch)],
+        ["CLS, after the norm", p.source.stage("last_hidden_state", { token: 0 })],
+        ["CLS, before the norm", p.before(p.config.L, 0)],
+        [`patch ${p.patch}, before the norm`, p.before(p.config.L, p.patch)],
       ]),
     ],
     map: (p) =>
@@ -376,16 +394,17 @@ const BACKWARD = [
   },
   {
     title: "Back through the later blocks",
+    parts: ["residual"],
     lesson: 6,
     formula: "y = x + f(x):  dx = dy + (dy through f)",
     shapes: ["dx (B, T, D)"],
     words: () => [
-      "A plus hands its gradient to both roads; where two roads parted, what comes back on them is added.",
+      "A plus hands its gradient to both roads; where the token was used twice, its two gradients are added.",
       "So the residual road lets the gradient pass unchanged, and attention spreads it from CLS to the patches.",
     ],
     numbers: (p) => [
       gradientJourney(p, p.config.L, p.block + 1),
-      ...(p.block === p.config.L - 1 ? [note(`Block ${p.block} is the last: there is none behind it.`)] : []),
+      ...(p.block === p.config.L - 1 ? [note(`Block ${p.block} is the last: there is none after it.`)] : []),
     ],
     map: (p) =>
       p.over(`Length of the gradient at each patch, after block ${p.block}`, (token) =>
@@ -394,8 +413,9 @@ const BACKWARD = [
   },
   {
     title: "The MLP, backwards",
+    parts: ["mlp"],
     lesson: 6,
-    formula: (p) => `da = dy @ W2,  ${bendOf(p).backward},  dm = du @ W1`,
+    formula: (p) => `da = dy @ W2,  ${bendOf(p).backward},  dm = du @ W1${bendOf(p).where ?? ""}`,
     shapes: ["dy, dm (B, T, D)", "da, du (B, T, F)"],
     words: () => [
       "The steps are undone in reverse: the second table, then the bend, then the first table.",
@@ -414,6 +434,7 @@ const BACKWARD = [
   },
   {
     title: "Layer norm, backwards",
+    parts: ["residual", "mlp"],
     lesson: 6,
     formula: "dx = (dn - mean(dn) - n * mean(dn * n)) / sqrt(var + eps),  dn = dm * weight",
     shapes: ["dm, dx (B, T, D)"],
@@ -423,16 +444,14 @@ const BACKWARD = [
     ],
     numbers: (p) => [
       ...p.silent("attention_sum"),
-      gradientRows(`Gradients of ${tokenName(p.token)}`, [
-        ["dm, behind the norm", p.inBlock("layernorm_after")],
-        ["on the residual road", p.inBlock("output")],
-        ["dx + residual", p.inBlock("attention_sum")],
-      ]),
+      gradientRows(`Gradients of ${tokenName(p.token)}`, [["dm, after the norm", p.inBlock("layernorm_after")]]),
+      roadsMeet(p, p.inBlock("attention_sum"), p.inBlock("output")),
     ],
     map: (p) => p.gradients("Length of the gradient between attention and MLP", "attention_sum"),
   },
   {
     title: "Context, backwards",
+    parts: ["head", "published"],
     lesson: 5,
     formula: "dv = p^T dy,  dp = dy v^T",
     shapes: ["dy, dv (B, h, T, d)", "dp (B, h, q, k)"],
@@ -451,11 +470,12 @@ const BACKWARD = [
   },
   {
     title: "Softmax, backwards",
+    parts: ["head", "published"],
     lesson: 5,
     formula: "ds = p * (dp - sum(dp * p))",
     shapes: ["ds (B, h, q, k)"],
     words: (p) => [
-      `A score gets its key's dp, which says what the key does to ${p.goal}, less the average dp, times its share.`,
+      `dp says what a larger share would do to ${p.goal}; for each key: take its dp, subtract the average dp, multiply by its share.`,
       "Where one share is nearly 1 and the others nearly 0, almost nothing comes through.",
     ],
     numbers: (p) => [...p.silent("context"), ...softmaxBackwardByHand(p)],
@@ -466,6 +486,7 @@ const BACKWARD = [
   },
   {
     title: "To query and key",
+    parts: ["scale"],
     lesson: 5,
     formula: "dq = ds k / sqrt(d),  dk = ds^T q / sqrt(d)",
     shapes: ["dq, dk (B, h, T, d)"],
@@ -485,20 +506,18 @@ const BACKWARD = [
   },
   {
     title: "Three roads meet",
+    parts: ["residual"],
     lesson: 5,
     formula: "dy = dq @ Wq + dk @ Wk + dv @ Wv, then layer norm's backward",
     shapes: ["dy, dx (B, T, D)"],
     words: () => [
       "Query, key and value of all heads were made from one token: their gradients are added up.",
-      "Behind the norm they are added to what came along the residual road.",
+      "They go back through the norm, and are added to what came along the residual road.",
     ],
     numbers: (p) => [
       ...p.silent("layernorm_before"),
-      gradientRows(`Gradients of ${tokenName(p.token)}`, [
-        ["dy, behind the norm", p.inBlock("layernorm_before")],
-        ["on the residual road", p.inBlock("attention_sum")],
-        ["dx + residual", p.before(p.block)],
-      ]),
+      gradientRows(`Gradients of ${tokenName(p.token)}`, [["dy, after the norm", p.inBlock("layernorm_before")]]),
+      roadsMeet(p, p.before(p.block), p.inBlock("attention_sum")),
     ],
     map: (p) =>
       p.over(`Length of the gradient at each patch, before block ${p.block}`, (token) =>
@@ -507,6 +526,7 @@ const BACKWARD = [
   },
   {
     title: "Down to the embedding",
+    parts: ["positions"],
     lesson: 8,
     formula: "x = tokens + positions:  dtokens = dx,  dpositions = dx",
     shapes: ["dx (B, T, D)"],
@@ -527,7 +547,7 @@ const BACKWARD = [
     shapes: ["dy (B, N, D)", "dx (B, C, H, W)"],
     words: (p) => [
       `Each pixel now has its gradient: how much ${p.goal} moves when this pixel alone moves a little.`,
-      "A nudge up and down, with two forward passes, would find the same number.",
+      "A nudge up and down, with two forward passes, would find almost the same number.",
     ],
     numbers: (p) => [pixelGradients(p)],
     map: (p) => pixelsGradient(p, [p.patch]),
@@ -538,8 +558,8 @@ const BACKWARD = [
     formula: "dweight = dy^T @ x,  weight = weight - rate * dweight",
     shapes: ["dweight, of the patch embedding (D, C P P)"],
     words: () => [
-      "On the same way back every learned table gets its gradient: what arrived, times what it had read.",
-      "In training each number of a table moves a little against its gradient of the loss, and the next pictures come.",
+      "On the same way back every learned matrix gets its gradient: what arrived, times what it had read.",
+      "In training each of its numbers is changed a little so that the loss falls; then the next pictures follow.",
     ],
     numbers: (p) => tableGradients(p),
     map: (p) => pixelsGradient(p, []),
@@ -552,7 +572,7 @@ const INTO_BLOCKS = FORWARD.find(({ title }) => title === "Into the blocks");
 // Maps that several steps show: the selected token's place, the picture alone, the gradient at the pixels.
 function placed(p) {
   const caption = p.token
-    ? `Patch ${p.token}: row ${p.row + 1}, column ${p.column + 1}`
+    ? `Patch ${p.token}: row ${p.row}, column ${p.column}, counted from 0`
     : "CLS has no place in the picture";
   return { caption, mark: [p.token] };
 }

@@ -141,17 +141,17 @@ class Tape {
     return element("section", { class: "card" }, head, ...(numbers ? this.drawn(numbers, shape, title) : none), road);
   }
 
-  // A gradient as a map, and in numbers. The last axis runs to the right, the others down; of a stage with heads the
-  // map shows the selected one.
+  // A gradient as a map, and in numbers. The last axis runs to the right, the others down; of a stage with heads both
+  // are of the selected one.
   drawn(numbers, shape, title) {
     const { h } = this.app.source.config;
     const ofHeads = shape.length === 3 && shape[0] === h;
     const { head } = this.app.state;
     const size = numbers.length / h;
     const values = ofHeads ? numbers.subarray(head * size, (head + 1) * size) : numbers;
-    const [low, high] = [Math.min(...numbers), Math.max(...numbers)].map(brief);
-    const text = `${low} to ${high}, length ${brief(norm(numbers))}${ofHeads ? `; head ${head} is drawn` : ""}`;
-    const first = Array.from(numbers.subarray(0, 3), brief).join(", ") + (numbers.length > 3 ? ", …" : "");
+    const [low, high] = [Math.min(...values), Math.max(...values)].map(brief);
+    const text = `${ofHeads ? `head ${head}: ` : ""}${low} to ${high}, length ${brief(norm(values))}`;
+    const first = Array.from(values.subarray(0, 3), brief).join(", ") + (values.length > 3 ? ", …" : "");
     return [
       heatMap(values, shape[shape.length - 1] ?? 1, `${title}: ${text}`),
       element("p", {}, text),

@@ -10,12 +10,13 @@ class App {
 
   async start() {
     this.whole = this.sources[0] = await this.load(0);
-    this.usual = defaults(this.whole.config);
+    this.usual = defaults(this.whole);
     this.state = { ...this.usual };
     this.panels = { picture: new Picture(this), heads: new Heads(this), answers: new Answers(this), numbers: new Numbers(this) };
     this.modes = { walk: new Walk(byId("walk"), this) };
     if (this.whole.can.tape) this.modes.tape = new Tape(byId("tape"), this);
     if (this.whole.kind === "live") this.drawing = new Drawing(byId("drawing"), this);
+    byId("welcome").hidden = location.hash.length > 1; // whoever was given a link knows what to look at
     await this.change(readHash(location.hash, this.modes.walk)); // the link that was opened stays as it is
   }
 
@@ -23,14 +24,12 @@ class App {
     return this.state.twin ? this.whole.twin : this.whole;
   }
 
-  // The token that is asked: the chosen one, or the other patch that the chosen head listens to most.
+  // The token that is asked: the chosen one, or the other patch that q attends to most in the chosen head.
   key() {
     const { state, source } = this;
     if (state.key !== null) return state.key;
     const row = rowOf(source.attention(Math.max(state.layer, 0), state.head), source.config.T, state.patch);
-    let most = state.patch === 1 ? 2 : 1;
-    for (let k = 1; k < row.length; k++) if (k !== state.patch && row[k] > row[most]) most = k;
-    return Math.min(most, source.config.N);
+    return otherPatch(row, state.patch);
   }
 
   async set(changes) {
@@ -39,15 +38,30 @@ class App {
     if (await done) this.link();
   }
 
+  // Another layer for a while, as where the walk begins: look goes back to its own, unless one is chosen meanwhile.
+  lendLayer(layer) {
+    const own = this.state.layer;
+    this.set({ layer });
+    this.ownLayer = own;
+  }
+
+  // The layer of a change: its own, or that which look gets back.
+  layerOf({ mode, layer }) {
+    const back = mode === "look" ? this.ownLayer : undefined;
+    if (mode === "look" || layer !== undefined) this.ownLayer = undefined;
+    return layer ?? back ?? this.state.layer;
+  }
+
   // Draws what has changed. A promise of true: that the state was changed only later.
   change(changes) {
     const photo = clamp(changes.photo ?? this.state.photo, 0, this.photos - 1);
     if (!this.sources[photo]) return this.fetch(photo, changes);
     this.began = performance.now();
     this.whole = this.sources[photo];
-    const next = { ...this.state, ...changes };
+    const [before, next] = [this.state, { ...this.state, ...changes, layer: this.layerOf(changes) }];
     const { steps } = this.modes[next.mode] ?? this.modes.walk;
     this.state = tidy(next, this.whole, this.photos, steps.length);
+    if (this.drawing) drawLike(this.whole, before, this.state);
     for (const source of [this.whole, this.whole.twin]) if (source) knockLike(source, this.state.knocked);
     this.redraw();
     return Promise.resolve(false);
@@ -66,13 +80,13 @@ class App {
 
   // Walk and tape begin again where they were left.
   setMode(mode) {
+    if (mode === "walk") this.modes.walk.enter();
     this.set({ mode, step: this.modes[mode]?.at ?? 0 });
   }
 
   redraw() {
     this.began ??= performance.now();
     const { state, panels } = this;
-    state.knocked = [...this.whole.knocked].sort().join(",");
     this.frame();
     panels.picture.show();
     if (this.drawing) this.drawing.show();
@@ -103,17 +117,20 @@ class App {
     byId("mode-tape").hidden = !whole.can.tape;
     byId("twin").hidden = !whole.can.twin;
     byId("twin").setAttribute("aria-pressed", state.twin);
-    byId("twin-note").hidden = !state.twin;
+    byId("twin-note").hidden = !state.twin || (whole.kind === "photo" && state.mode === "walk"); // that is the model's own
+    byId("twin-lacks").hidden = whole.kind !== "photo";
+    if (state.mode !== "look" || state.twin) byId("welcome").hidden = true;
     byId("photo").value = state.photo;
   }
 
   knock() {
     const { layer, head } = this.state;
-    if (!this.whole.can.knock || layer < 0) return;
-    const heads = new Set(this.state.knocked.split(",").filter(Boolean));
-    const name = `${layer}.${head}`;
-    if (!heads.delete(name)) heads.add(name);
-    this.set({ knocked: [...heads].join(",") });
+    if (this.source.can.knock && layer >= 0) this.set({ knocked: toggled(this.state.knocked, `${layer}.${head}`) });
+  }
+
+  next() {
+    if (this.drawing) this.drawing.step(1);
+    else this.set({ photo: (this.state.photo + 1) % this.photos });
   }
 
   get lessons() {
@@ -145,6 +162,13 @@ function knockLike(source, knocked) {
   wanted.filter((name) => !source.knocked.has(name)).forEach(toggle);
 }
 
+// Brings a live source to what the state says anew.
+function drawLike(source, before, state) {
+  if (state.drawing !== before.drawing) source.setDrawing(state.drawing);
+  if (state.label !== before.label) source.setLabel(state.label);
+  if (state.switched !== before.switched) source.setSwitched(state.switched);
+}
+
 // ---- Keys ----
 
 const KEYS = {
@@ -160,7 +184,8 @@ const KEYS = {
   t: (app) => app.whole.can.tape && app.setMode("tape"),
   u: (app) => app.set({ twin: !app.state.twin }),
   k: (app) => app.knock(),
-  n: (app) => app.set({ photo: (app.state.photo + 1) % app.photos }),
+  n: (app) => app.next(),
+  g: () => byId("words").showModal(),
   "?": () => byId("keys").showModal(),
   Escape: (app) => app.set(app.state.mode === "look" ? { key: null } : { mode: "look" }),
 };
@@ -173,7 +198,7 @@ function next(view, by) {
 }
 
 function onKey(app, event) {
-  if (event.defaultPrevented || event.ctrlKey || event.altKey || event.metaKey || byId("keys").open) return;
+  if (event.defaultPrevented || event.ctrlKey || event.altKey || event.metaKey || document.querySelector("dialog[open]")) return;
   const typing = event.target.closest("select, textarea, input[type=number], input[type=text]");
   if (typing && event.key !== "Escape") return;
   const mode = app.modes[app.state.mode];
@@ -211,8 +236,17 @@ function listen(app) {
   for (const mode of MODES) byId(`mode-${mode}`).addEventListener("click", () => app.setMode(mode));
   byId("twin").addEventListener("click", () => KEYS.u(app));
   byId("help").addEventListener("click", () => byId("keys").showModal());
+  byId("glossary").addEventListener("click", () => byId("words").showModal());
+  byId("start").addEventListener("click", () => app.set({ mode: "walk", step: 0 }));
+  byId("dismiss").addEventListener("click", () => (byId("welcome").hidden = true));
   byId("letters").addEventListener("change", (event) => app.set({ letters: event.target.checked }));
   byId("photo").addEventListener("change", (event) => app.set({ photo: Number(event.target.value) }));
+}
+
+// The list of keys has those that do something on this page.
+function listKeys({ whole: { can, kind }, photos }) {
+  const has = { knock: can.knock, twin: can.twin, tape: can.tape, photos: photos > 1, drawing: kind === "live" };
+  for (const node of document.querySelectorAll("[data-needs]")) node.hidden = !has[node.dataset.needs];
 }
 
 function introduce({ kind, photos = [], model }) {
@@ -234,6 +268,7 @@ async function main() {
     introduce(data);
     const app = new App(data, (n) => sourceOf(data, n));
     await app.start();
+    listKeys(app);
     listen(app);
     window.minivit = {
       get state() { return app.state; },

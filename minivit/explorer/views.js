@@ -1,6 +1,6 @@
 // What can lie over the photo: each view's name, its lesson, which of layer and head it depends on, and its numbers.
 //
-// A view's `map(source, state)` returns null where the page has no such numbers, or
+// A view's sentence is text, or a function of the source. Its `map(source, state)` returns null where the page has no such numbers, or
 // {values (N,) or finer, rows, columns, cls: CLS's own value or null, signed: diverging colours around 0, unit,
 //  colours: (N, 3) bytes instead of values' colours or null}.
 
@@ -34,7 +34,7 @@ const VIEWS = {
     lesson: 5,
     layer: true,
     sentence: "What q takes from each patch, all heads of the layer together.",
-    // CLS's row is kept with a head knocked out; the other tokens' rows are known to a live page only
+    // of a photo CLS's row is known without a head, too; of a drawing all rows are
     map: (source, { layer, patch }) =>
       overPatches(source, patch === 0 ? source.clsRow(layer) : meanRow(source, layer, patch), "attention"),
   },
@@ -42,7 +42,7 @@ const VIEWS = {
     title: "rollout of attention",
     lesson: 11,
     layer: true,
-    sentence: "Attention followed down through all layers: how much of each patch has arrived in q.",
+    sentence: "Mean attention multiplied from this layer down, half of each token kept: an estimate of what reached q.",
     map: (source, { layer, patch }) => overPatches(source, rollout(source, layer, patch), "share"),
   },
   similarity: {
@@ -50,18 +50,16 @@ const VIEWS = {
     lesson: 13,
     layer: true,
     tokens: true,
-    sentence: "Cosine between q's token and each other: 1 for the same direction, 0 for unrelated.",
-    map: (source, { layer, patch }) => {
-      const cosines = similarity(source.tokens(layer + 1), source.config.D, patch);
-      return { ...overPatches(source, cosines, "cosine"), signed: true, limit: 1 };
-    },
+    sentence: "Cosine between q's token and each other: 1 for the same direction, 0 for unrelated, −1 for the opposite.",
+    map: (source, { layer, patch }) =>
+      overPatches(source, similarity(source.tokens(layer + 1), source.config.D, patch), "cosine"),
   },
   components: {
     title: "principal components",
     lesson: 13,
     layer: true,
     tokens: true,
-    sentence: "The three axes along which tokens differ most, as red, green and blue.",
+    sentence: "The three axes along which the patches' tokens differ most, as red, green and blue.",
     map: componentsMap,
   },
   norms: {
@@ -75,7 +73,10 @@ const VIEWS = {
   occlusion: {
     title: "occlusion",
     lesson: 11,
-    sentence: "How far the answer's logit falls when only this patch is hidden: above 0, it spoke for the answer.",
+    sentence: ({ kind, answers, label }) => {
+      const grey = kind === "live" ? "grey (black ones light up)" : "grey";
+      return `How far the logit of "${answers[label]}" falls when only this patch is painted ${grey}: above 0, it spoke for it.`;
+    },
     map: (source) => {
       const falls = source.occlusion();
       return falls && { ...grid(source), values: falls, cls: null, signed: true, unit: "fall of the logit" };
@@ -84,7 +85,10 @@ const VIEWS = {
   gradient: {
     title: "gradient at pixels",
     lesson: 8,
-    sentence: "How much the answer changes with each pixel, all colours together.",
+    sentence: ({ kind }) =>
+      kind === "live"
+        ? "How much the loss grows with each pixel: orange ones raise it, blue ones lower it."
+        : "How much the answer's logit changes with each pixel, up or down, all colours together.",
     map: (source) => {
       const found = source.pixelGradient();
       if (!found) return null;
@@ -126,7 +130,7 @@ function asColours(coordinates) {
 }
 
 // The ends of a map's scale: from the least to the largest value, or as far below 0 as above it.
-function ends({ values, signed, limit }) {
+function ends({ values, signed }) {
   let low = Infinity;
   let high = -Infinity;
   for (const x of values) {
@@ -134,7 +138,7 @@ function ends({ values, signed, limit }) {
     if (x > high) high = x;
   }
   if (!signed) return [low, high];
-  const far = limit ?? (Math.max(-low, high) || 1);
+  const far = Math.max(-low, high) || 1;
   return [-far, far];
 }
 

@@ -177,13 +177,13 @@ const concatenate = differentiable(
   },
 );
 
-const add = differentiable("add", "z = x + y", "dx = dz, dy = dz", (x, y) => [
-  new Tensor(plus(x.data, y.data), x.shape),
-  (dz) => [dz, dz],
+const add = differentiable("add", "y = a + b", "da = dy, db = dy", (a, b) => [
+  new Tensor(plus(a.data, b.data), a.shape),
+  (dy) => [dy, dy],
 ]);
 
 // Times a number: 1 / sqrt(d), or 0 for what is knocked out.
-const scaleBy = differentiable("times", "y = c x", "dx = c dy", (x, c) => {
+const scaleBy = differentiable("times", "y = c x, c = 1 / sqrt(d), or 0 where it is switched off", "dx = c dy", (x, c) => {
   const scaled = (a) => a.map((number) => c * number);
   return [new Tensor(scaled(x.data), x.shape), (dy) => [scaled(dy)]];
 });
@@ -276,7 +276,7 @@ function together(data, T, h, d) {
 }
 
 // Every query asks every key: (h, q, d), (h, k, d) -> (h, q, k).
-const scores = differentiable("scores", "s = q k^T", "dq = ds k, dk = ds^T q", (q, k) => {
+const scores = differentiable("dot products", "s = q k^T", "dq = ds k, dk = ds^T q", (q, k) => {
   const [h, T, d] = q.shape;
   const s = headByHead([q.data, k.data], h, (q, k) => [product(q, k, T, d, T)]);
 
@@ -531,10 +531,11 @@ function allKnobs({ num_hidden_layers: L, num_attention_heads: h }) {
   };
 }
 
+const likeliest = (logits) => Math.max(logits.indexOf(Math.max(...logits)), 0);
 const unless = (kept, x) => (kept ? x : scaleBy(x, 0));
 
-// From the pixels (C, H, W) to the loss at a label. Returns {stages, tape}: {name: Tensor}, every number on the way by
-// the names of minivit.lens.trace and in their order, then "loss"; and the nodes.
+// From the pixels (C, H, W) to the loss at a label, null for the likeliest. Returns {stages, tape}: {name: Tensor},
+// every number on the way by the names of minivit.lens.trace and in their order, then "loss"; and the nodes.
 function forward(model, pixels, label, knobs = allKnobs(model.config)) {
   const { config, parameters } = model;
   const stages = {};
@@ -554,7 +555,7 @@ function forward(model, pixels, label, knobs = allKnobs(model.config)) {
   }
   x = keep("last_hidden_state", layerNorm(x, ...model.layer("vit.layernorm"), config.layer_norm_eps));
   const logits = keep("logits", linear(firstToken(x), ...model.layer("classifier"))); // (K,)
-  keep("loss", crossEntropy(logits, label));
+  keep("loss", crossEntropy(logits, label ?? likeliest(logits.data)));
   return { stages, tape };
 }
 

@@ -11,6 +11,7 @@ class Place {
     this.compares = app.data.answers_are === "photos";
     this.goal = this.live ? "the loss" : "that logit";
     [this.block, this.head, this.token] = [Math.max(state.layer, 0), state.head, state.patch];
+    this.out = whole.knocked.has(`${this.block}.${this.head}`);
     this.patch = this.token || app.usual.patch; // CLS has no pixels: there the middle patch stands in for it
     [this.row, this.column] = [
       Math.floor((this.patch - 1) / this.config.grid[1]),
@@ -28,14 +29,41 @@ class Place {
     return isNear(Array.from(logits, sigmoid)) ? "sigmoid" : "part";
   }
 
-  // The selected token's row of attention, its keys in order, and the key that is looked at: never the token itself,
-  // unless it was chosen.
+  // The selected token's row of attention, its keys in order, and the key that is looked at: the chosen one, or the
+  // other patch that the token attends to most.
   attend(chosen) {
     const { T } = this.config;
     this.scores = rowOf(this.source.scores(this.block, this.head), T, this.token);
     this.shares = rowOf(this.source.attention(this.block, this.head), T, this.token);
     this.order = Array.from(this.shares.keys()).sort((a, b) => this.shares[b] - this.shares[a]);
-    this.key = chosen ?? this.order.find((key) => key !== this.token);
+    this.chosen = chosen !== null;
+    this.key = chosen ?? otherPatch(this.shares, this.token);
+  }
+
+  // Whether a part of what is shown is switched off, by the names of allKnobs in vit.js; "published" is off while it is
+  // as it should be. A photo page has the numbers with all heads in.
+  isOff(part) {
+    if (!this.live) return false;
+    const { knobs } = this.source;
+    if (part === "head") return this.out;
+    if (part === "published") return knobs.published;
+    return part === "attention" || part === "mlp" ? !knobs[part][this.block] : !knobs[part];
+  }
+
+  // Numbers of a road, or zeros with the reason in their name, where it is switched off.
+  along(name, part, numbers) {
+    return this.isOff(part) ? [`${name}, times 0`, Array.from(numbers, () => 0)] : [name, numbers];
+  }
+
+  // What a photo page computes of numbers that it keeps in few steps.
+  rounded(what) {
+    const kept = `This page keeps ${what} in 256 steps: what is reckoned here is of the rounded numbers.`;
+    return this.live ? [] : [note(kept)];
+  }
+
+  // sum(dp * p) of the selected query.
+  average() {
+    return this.source.averageGradient(this.block, this.head, this.token);
   }
 
   // A stage of the opened block: its numbers for a token, the selected one unless said otherwise.
@@ -69,7 +97,7 @@ class Place {
   }
 
   fromToken(caption, row, mark = [this.token, this.key]) {
-    return { caption, values: row.subarray(1), mark };
+    return { caption: `${caption}; CLS, which has no place here: ${brief(row[0])}`, values: row.subarray(1), mark };
   }
 
   // Where no gradient comes, say why: it looks like a mistake, and is none.
@@ -77,13 +105,8 @@ class Place {
     if (this.inBlock(stage).gradientNorm) return [];
     const last = this.token && this.block === this.config.L - 1;
     const why = `Nothing comes back to ${tokenName(this.token)} here`;
-    return [
-      note(
-        last
-          ? `${why}: behind the last block only CLS is read. The key 0 shows CLS, the key [ an earlier block.`
-          : `${why}.`,
-      ),
-    ];
+    const because = ": after the last block only CLS is read. The key 0 shows CLS, the key [ an earlier block.";
+    return [note(`${why}${last ? because : "."}`)];
   }
 }
 
@@ -92,7 +115,9 @@ class Walk {
     this.app = app;
     this.steps = WALK;
     this.at = 0; // the step that was shown last
+    this.layer = 0; // and its block
     this.build(section);
+    window.addEventListener("hashchange", () => this.enter(0));
   }
 
   build(section) {
@@ -102,16 +127,18 @@ class Walk {
     this.bar = element("progress", { max: WALK.length, "aria-label": "Steps walked" });
     this.text = element("div", { class: "step-text", "aria-live": "polite" });
     this.numbers = element("div", { class: "step-numbers" });
+    this.derived = element("p", { class: "derived soft" });
     this.overview = element("details", { class: "overview" }, element("summary", {}, "All steps"), ...this.lists());
+    this.letters = element("dl", { class: "letters" });
+    const letters = element("details", {}, element("summary", {}, "Letters"), this.letters);
     section.replaceChildren(
-      element("div", { class: "step-bar" }, this.back, this.next, this.progress, this.bar),
+      element("div", { class: "step-bar" }, this.back, this.next, this.progress, this.bar, this.overview, letters),
       element(
         "div",
         { class: "step-body" },
-        element("div", { class: "step-words" }, this.text, this.numbers),
+        element("div", { class: "step-words" }, this.text, this.numbers, this.derived),
         this.figure(),
       ),
-      this.overview,
     );
   }
 
@@ -152,25 +179,33 @@ class Walk {
     return true;
   }
 
-  // Who comes here for the first time walks through the first block: in the last one, which the page opens with, no
-  // gradient comes back to the patches. Before the blocks the choice shows nowhere, so that links stay what they were.
-  begin({ step, layer }) {
-    const early = !this.begun && step < FORWARD.indexOf(INTO_BLOCKS) && layer === this.app.usual.layer && layer > 0;
+  // The walk begins in the first block, and is found again where it was left: in the last one, which the page opens
+  // with, no gradient comes back to the patches. A layer that was chosen, in look or by a link, is kept.
+  begin({ layer }) {
+    const isChosen = layer !== this.app.usual.layer || /[#&]layer=/.test(location.hash);
+    const lends = !this.begun && !isChosen && layer !== this.layer;
     this.begun = true;
-    if (early) this.app.set({ layer: 0 });
-    return early;
+    if (lends) this.app.lendLayer(this.layer);
+    return lends;
+  }
+
+  // Comes from elsewhere, a link from nowhere: that opens the same block for everybody.
+  enter(layer = this.layer) {
+    [this.begun, this.layer] = [false, layer];
   }
 
   show() {
     if (this.begin(this.app.state)) return;
     const n = (this.at = this.app.state.step);
+    this.layer = this.app.state.layer;
     const p = new Place(this.app);
     this.progress.textContent = `Step ${n + 1} of ${WALK.length}, ${n < FORWARD.length ? "forward" : "backward"}`;
     this.bar.value = n + 1;
     this.back.disabled = n === 0;
     this.next.disabled = n === WALK.length - 1;
     this.showText(WALK[n], p);
-    this.numbers.replaceChildren(...this.warnings(), ...WALK[n].numbers(p));
+    this.numbers.replaceChildren(...this.warnings(WALK[n], p), ...WALK[n].numbers(p));
+    this.letters.replaceChildren(...lettersOf(p.config).flatMap(([name, text]) => line(name, text)));
     this.letScroll();
     this.showMap(WALK[n].map(p), p);
     this.entries.forEach((entry, i) => {
@@ -180,16 +215,25 @@ class Walk {
   }
 
   showText(step, p) {
-    const lesson = of(step.lesson, p);
-    const link = element("a", { href: `#lesson=${lesson}` }, this.app.lesson(lesson));
     const shapes = step.shapes.map((shape) => element("li", {}, withSizes(shape, p)));
     this.text.replaceChildren(
       element("h2", {}, of(step.title, p)),
       element("p", { class: "step-sentences" }, step.words(p).join(" ")),
       element("p", { class: "formula" }, of(step.formula, p)),
       shapes.length ? element("ul", { class: "shapes" }, ...shapes) : "",
-      element("p", { class: "soft" }, "Derived in ", link),
     );
+    const lesson = of(step.lesson, p);
+    this.derived.replaceChildren(`Derived in ${this.app.lesson(lesson)} `, this.leadingOut(lesson, p));
+  }
+
+  // To the map that belongs to the lesson, of the same token, block and head; to the tape, where it has that. The
+  // lessons that the walk itself shows have none.
+  leadingOut(lesson, p) {
+    const { walk, view, mode } = LESSONS[lesson];
+    if (walk) return "";
+    if (mode === "tape" && p.live) return button("see the tape", () => this.app.set({ mode, step: 0 }));
+    const { patch, layer } = this.app.state;
+    return button(`see the map: ${VIEWS[view].title}`, () => this.app.set({ mode: "look", view, patch, layer }));
   }
 
   // A table that is wider than its place is reached by Tab and scrolled by arrow keys.
@@ -199,33 +243,36 @@ class Walk {
     }
   }
 
-  // Where the numbers are not what the page's state lets one expect.
-  warnings() {
-    const { state, whole, drawing } = this.app;
-    const [live, known] = [drawing !== undefined, "the answers and what CLS attends to"];
-    const found = {
-      "Something is switched off: not all sums come out as written.": live && drawing.knobs.changed,
-      "Of the twin the page keeps no stages: these are the trained model's.": !live && state.twin,
-      [`A head is knocked out: without it the page knows ${known}, the rest is with it.`]: !live && whole.knocked.size,
-    };
-    return Object.keys(found)
-      .filter((text) => found[text])
-      .map((text) => note(text));
+  // Where the numbers are not what the page's state lets one expect; a switch is named at the steps that it touches.
+  warnings(step, p) {
+    const { state, whole } = this.app;
+    if (p.live) return (step.parts ?? []).filter((part) => p.isOff(part)).map((part) => note(switchedOff(part, p)));
+    const [out] = whole.knocked;
+    const told = [];
+    if (state.twin) told.push("The walk shows the trained model: of the untrained twin this page keeps no stages.");
+    if (out && WALK.indexOf(step) >= FORWARD.indexOf(INTO_BLOCKS)) {
+      const [layer, head] = out.split(".");
+      const without = "the answers, and what CLS attends to, are without it; all other numbers are with it";
+      told.push(`Knocked out is layer ${layer}, head ${head}: ${without}.`);
+    }
+    return told.map(note);
   }
 
   // The picture under this step's map: a number for each patch, or one for each pixel.
   showMap({ caption, values, pixels, mark = [] }, p) {
     const [rows, columns] = pixels ? pixels.shape : p.config.grid;
     const numbers = pixels ? pixels.data : values;
-    const map = numbers ? { rows, columns, values: numbers, signed: numbers.some((x) => x < 0), cls: null } : null;
+    const isEmpty = numbers && numbers.every((x) => x === 0);
+    const signed = numbers && numbers.some((x) => x < 0);
+    const map = numbers && !isEmpty ? { rows, columns, values: numbers, signed, cls: null } : null;
     this.canvas.style.setProperty("--ratio", (p.config.grid[1] * p.config.P[1]) / (p.config.grid[0] * p.config.P[0]));
-    this.drawing = { map, opacity: 0.75, source: p.source, patch: mark[0], key: mark[1] };
+    this.drawing = { map, opacity: p.live ? 1 : 0.75, source: p.source, patch: mark[0], key: mark[1] };
     this.drawMap();
-    this.caption.textContent = caption;
+    this.caption.textContent = isEmpty ? `${caption}: all 0` : caption;
     this.scale.hidden = !map;
-    this.canvas.setAttribute("aria-label", caption);
+    this.canvas.setAttribute("aria-label", this.caption.textContent);
     if (!map) return;
-    const [low, high] = ends(map).map(format);
+    const [low, high] = ends(map).map((end, _, both) => (isTiny(end, both) ? "about 0" : format(end)));
     [this.low.textContent, this.high.textContent] = [low, high];
     this.canvas.setAttribute("aria-label", `${caption}; ${low} to ${high}`);
     paintLegend(this.legend, map, null);
@@ -237,6 +284,46 @@ class Walk {
     if (picture === null) requestAnimationFrame(() => this.drawMap()); // the photo is still being decoded
     this.grid.draw({ ...this.drawing, picture });
   }
+}
+
+const isTiny = (end, both) => end !== 0 && Math.abs(end) < Math.max(...both.map(Math.abs)) / 1000;
+const line = (name, text) => [element("dt", {}, name), element("dd", {}, text)];
+
+// What a switch does at a step that it touches.
+function switchedOff(part, p) {
+  const texts = {
+    positions: "positions: what is added here is multiplied by 0",
+    cls: "CLS: its learned numbers are multiplied by 0 before positions are added",
+    residual: "the residual road: what comes along it is multiplied by 0, on the way back, too",
+    scale: `the scale 1/\u221Ad: scores are not divided by \u221A${p.config.d}`,
+    attention: `attention of layer ${p.block}: what it found is multiplied by 0, and so is the gradient that comes to it`,
+    mlp: `MLP of layer ${p.block}: what it found is multiplied by 0, and so is the gradient that comes to it`,
+    head: `layer ${p.block}, head ${p.head}: its shares are multiplied by 0, and so is the gradient that comes to them`,
+  };
+  const alone = "a token takes of its own value only, y[n] = p[n, n] v[n], and hears nobody else";
+  return part === "published" ? `Switched on is the published einsum: ${alone}.` : `Switched off is ${texts[part]}.`;
+}
+
+// The letters of formulas and shapes, with the numbers of this model.
+function lettersOf({ C, H, W, P, N, T, D, h, d, F, K, L }) {
+  return [
+    ["B = 1", "pictures at once"],
+    [`C = ${C}`, C === 1 ? "channel: grey" : "channels: red, green, blue"],
+    [`H = ${H}, W = ${W}`, "pixels, high and wide"],
+    [`P = ${P[0] === P[1] ? P[0] : P.join(" and ")}`, "pixels, the side of a patch"],
+    [`N = ${N}`, "patches"],
+    [`T = ${T}`, "tokens: CLS, number 0, and the patches from 1"],
+    [`D = ${D}`, "numbers of a token"],
+    [`h = ${h}`, "heads of a block"],
+    [`d = ${d}`, "numbers of a head, D / h"],
+    [`F = ${F}`, "numbers inside the MLP"],
+    [`L = ${L}`, "blocks, also called layers"],
+    [`K = ${K}`, "answers"],
+    ["q, k, v", "query, key, value; in a shape q and k are the T tokens that ask and are asked"],
+    ["A @ B", "matrix product: rows of A times columns of B"],
+    ["A^T", "A turned over: its rows become columns"],
+    ["dx", "the gradient of x"],
+  ];
 }
 
 // What depends on the place is a function of it.
