@@ -323,7 +323,7 @@ assert state < 8 * P / N + 32
 #
 # ```
 # model = transformers.ViTForImageClassification.from_pretrained("hf_mine")
-# for block in model.vit.encoder.layer:
+# for block in model.vit.layers:  # in transformers 4 model.vit.encoder.layer
 #     torch.distributed.fsdp.fully_shard(block)
 # torch.distributed.fsdp.fully_shard(model)
 # ```

@@ -22,7 +22,7 @@ from . import surroundings
 
 OK, NOTE, WRONG = "ok", "note", "WRONG"  # NOTE: nothing needs it, or it is slow
 WIDTH = 100
-STEP = 37.5  # milliseconds, of the digits in README's table
+STEP = 31.9  # milliseconds, of the digits in README's table
 _WINDOWLESS = ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template")
 
 
