@@ -684,3 +684,10 @@ def test_the_trained_eye_on_a_photo(tmp_path, monkeypatch):
     assert abs(attention - expected).max() < 0.02 and abs(attention - expected).mean() < 1e-4
     scales = dict(zip([stage["name"] for stage in data["stages"]], found["stages"]["scales"], strict=True))
     assert scales["pixel_values"][1] > 1e-3  # the photo is compared with itself, and yet its gradient is not 0
+
+
+def test_the_box_s_photos_have_their_credit_in_the_page(tmp_path):
+    """A licence asks for it beside every use; of a photo of somebody's own nothing is known."""
+    assert page.credit(images.photo("pagoda.jpg")) == "danielbuechele (Flickr photo 6061409035), CC BY 2.0"
+    assert page.credit(images.photo("digits.npz")).endswith("CC BY 4.0")
+    assert page.credit(tmp_path / "cat.jpg") == ""

@@ -398,6 +398,11 @@ def test_the_selftest_prints_its_worst_error(opened):
     assert tab.get_by_text("finite differences").count() >= 1
 
 
+@pytest.mark.parametrize(("kind", "credit"), [("photo", "Photo: Stefan van der Walt, CC0"), ("live", "Digits: E.")])
+def test_the_picture_has_its_credit(opened, kind, credit):
+    assert opened(kind).locator("#credit").inner_text().startswith(credit)
+
+
 def test_without_javascript_the_page_says_what_it_needs(browser, pages):
     context = browser.new_context(java_script_enabled=False)
     tab = context.new_page()

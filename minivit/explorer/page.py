@@ -54,7 +54,8 @@ def explore(photos=(), model="dinov2-small", out="explore.html", force=False):
         digits = ViTForImageClassification.from_tensors(fields, tensors)
         options = weights.picture_options(weights.preprocessor_of(folder, digits.config), digits.config.num_channels)
         out = writable_page(out, force)
-        config, data, title = digits.config, live.live_data(digits, options), "a digit that is drawn"
+        data = live.live_data(digits, options) | {"credit": credit(images.photo("digits.npz"))}
+        config, title = digits.config, "a digit that is drawn"
     else:
         eye = recording.eye_of(model, folder, fields, tensors)
         out = writable_page(out, force)
@@ -76,9 +77,9 @@ def _recorded(eye, photos):
     recordings = []
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # what overflows is refused
         answers = recording.shown_answers(eye, views)
-        for view in views:
+        for photo, view in zip(photos, views, strict=True):
             start = time.perf_counter()
-            recordings.append(recording.record(eye, view, answers))
+            recordings.append(recording.record(eye, view, answers) | {"credit": credit(photo)})
             seconds = time.perf_counter() - start
             print("{}: {} x {} patches, {:.1f} s".format(shown(view.name), *view.grid, seconds), flush=True)
     (stages, *_) = [each["stages"].pop("list") for each in recordings]  # the same of all
@@ -89,6 +90,15 @@ def _recorded(eye, photos):
         "answers_are": "classes" if eye.classes else "photos",
         "photos": recordings,
     }
+
+
+def credit(path):
+    """Whose a file in the package is, and its licence, as images/README.md has it; "" of a file of somebody's own."""
+    table = images.photo().with_name("README.md")
+    if Path(path).resolve().parent != table.resolve().parent:
+        return ""
+    row = re.search(rf"^\| {re.escape(Path(path).name)} \|[^|]*\| ([^|:]+)", table.read_text(encoding="utf-8"), re.M)
+    return row[1].strip() if row else ""
 
 
 def described(config, name):

@@ -121,6 +121,8 @@ class App {
     byId("twin-lacks").hidden = whole.kind !== "photo";
     if (state.mode !== "look" || state.twin) byId("welcome").hidden = true;
     byId("photo").value = state.photo;
+    const [what, whose] = whole.kind === "live" ? ["Digits", this.data.credit] : ["Photo", this.data.photos[state.photo].credit];
+    byId("credit").textContent = whose && `${what}: ${whose}`;
   }
 
   knock() {
