@@ -261,6 +261,15 @@ def test_a_switch_is_named_at_the_steps_that_it_touches(switch, touched, name, t
             np.testing.assert_allclose(total, true, atol=4e-3)
 
 
+def test_what_is_off_or_not_said_does_not_stand_there_as_if_it_were(tab):
+    tab.evaluate("minivit.app.set({switched: 'attention.1,positions', label: -1})")
+    texts = steps_of(tab)
+    tab.evaluate(f"minivit.app.set({{step: {list(texts).index('Added, not replaced')}}})")
+    assert tab.locator("#walk canvas[aria-label*='what attention would add']").count() == 1
+    assert "dpositions = 0" in texts["Down to the embedding"]
+    assert "Nobody has said what is right" in texts["The loss"]
+
+
 def test_the_walk_opens_the_first_block_and_look_keeps_its_layer(tab):
     tab.evaluate("minivit.app.set({layer: 2})")  # the last layer is what the page opens with
     tab.evaluate("history.replaceState(null, '', '#')")

@@ -62,6 +62,11 @@ class Live {
     this.changed();
   }
 
+  // Whether nobody has said what the picture is.
+  get guessed() {
+    return this.#label === null;
+  }
+
   get label() {
     return this.#label ?? likeliest(this.logits());
   }

@@ -166,7 +166,11 @@ const FORWARD = [
       "Attention is the only place where tokens hear of each other.",
     ],
     numbers: contextByHand,
-    map: (p) => p.fromToken(`Whom ${tokenName(p.token)} listens to, head ${p.head}`, p.shares),
+    map: (p) => {
+      const changed = p.isOff("head") || p.isOff("published");
+      const caption = changed ? `Shares of ${tokenName(p.token)} before the switch` : `Whom ${tokenName(p.token)} listens to`;
+      return p.fromToken(`${caption}, head ${p.head}`, p.shares);
+    },
   },
   {
     title: "The heads, mixed",
@@ -206,7 +210,9 @@ const FORWARD = [
       ),
     ],
     map: (p) =>
-      p.over("Length of what attention adds to each patch", (token) => p.inBlock("attention_output", token).norm),
+      p.over(`Length of what attention ${p.isOff("attention") ? "would add" : "adds"} to each patch`, (token) =>
+        p.inBlock("attention_output", token).norm,
+      ),
   },
   {
     title: "Layer norm, then wider",
@@ -257,10 +263,14 @@ const FORWARD = [
         "= output",
       ),
     ],
-    map: (p) => p.over("Length of what the MLP adds to each patch", (token) => p.inBlock("mlp_output", token).norm),
+    map: (p) =>
+      p.over(`Length of what the MLP ${p.isOff("mlp") ? "would add" : "adds"} to each patch`, (token) =>
+        p.inBlock("mlp_output", token).norm,
+      ),
   },
   {
     title: "All the blocks",
+    parts: ["residual"],
     lesson: 7,
     formula: "x = x + attention(layer_norm(x)),  x = x + mlp(layer_norm(x))",
     shapes: ["x (B, T, D)"],
@@ -276,6 +286,7 @@ const FORWARD = [
   },
   {
     title: "Only CLS goes on",
+    parts: ["published"],
     lesson: 3,
     formula: "y = layer_norm(x)[CLS]",
     shapes: ["x (B, T, D)", "y (B, D)"],
@@ -341,7 +352,9 @@ const FORWARD = [
     words: (p) =>
       p.live
         ? [
-            "The label says what is right; the loss says how surprised the model is by it.",
+            p.source.guessed
+              ? "Nobody has said what is right, so the model's own answer counts; the loss says how sure it is not."
+              : "The label says what is right; the loss says how surprised the model is by it.",
             "It is 0 when the right answer has probability 1, and grows without end as that goes to 0.",
           ]
         : [
@@ -528,11 +541,11 @@ const BACKWARD = [
     title: "Down to the embedding",
     parts: ["positions"],
     lesson: 8,
-    formula: "x = tokens + positions:  dtokens = dx,  dpositions = dx",
+    formula: (p) => `x = tokens + positions:  dtokens = dx,  dpositions = ${p.isOff("positions") ? "0" : "dx"}`,
     shapes: ["dx (B, T, D)"],
     words: () => [
       "The earlier blocks do the same, in reverse order, down to the sum of token and position.",
-      "A plus gives both the same gradient: what a patch shows and where it lies.",
+      "A plus gives both roads the same gradient: what a patch shows and where it lies.",
     ],
     numbers: (p) => [
       gradientJourney(p, p.block, 0),

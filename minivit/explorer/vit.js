@@ -183,7 +183,7 @@ const add = differentiable("add", "y = a + b", "da = dy, db = dy", (a, b) => [
 ]);
 
 // Times a number: 1 / sqrt(d), or 0 for what is knocked out.
-const scaleBy = differentiable("times", "y = c x, c = 1 / sqrt(d), or 0 where it is switched off", "dx = c dy", (x, c) => {
+const scaleBy = differentiable("times", "y = c x, c = 1 / sqrt(d), or 1 without it; 0 of what is switched off", "dx = c dy", (x, c) => {
   const scaled = (a) => a.map((number) => c * number);
   return [new Tensor(scaled(x.data), x.shape), (dy) => [scaled(dy)]];
 });

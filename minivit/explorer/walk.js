@@ -104,7 +104,8 @@ class Place {
   silent(stage) {
     if (this.inBlock(stage).gradientNorm) return [];
     const last = this.token && this.block === this.config.L - 1;
-    const why = `Nothing comes back to ${tokenName(this.token)} here`;
+    const whom = stage === "query" ? `the query of ${tokenName(this.token)}` : tokenName(this.token);
+    const why = `Nothing comes back to ${whom} here`;
     const because = ": after the last block only CLS is read. The key 0 shows CLS, the key [ an earlier block.";
     return [note(`${why}${last ? because : "."}`)];
   }
