@@ -8,7 +8,6 @@ import importlib.util
 import os
 import platform
 import re
-import shutil
 import statistics
 import sys
 import textwrap
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import shown
+from ..machinery.communication import find_mpiexec
 from . import surroundings
 
 OK, NOTE, WRONG = "ok", "note", "WRONG"  # NOTE: nothing needs it, or it is slow
@@ -157,8 +157,7 @@ def _mpi():
     finding = _optional("MPI", "mpi4py", "training stays in one process, and nothing needs more")
     if finding.state != OK:
         return [finding]
-    beside = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
-    starter = shutil.which("mpiexec", path=beside)
+    starter = find_mpiexec()
     if starter is None:
         advice = "install an MPI: pip install mpich, impi-rt on Windows; or put its mpiexec on the PATH"
         return [Finding(NOTE, "MPI", f"{finding.found}, but no mpiexec", advice)]

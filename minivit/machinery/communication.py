@@ -128,10 +128,16 @@ def world():
     return World(MPI)
 
 
+def find_mpiexec():
+    """The path of the mpiexec of this Python's environment, or else of the system; None where there is none."""
+    # the second place: Intel's, on Windows
+    places = str(Path(sys.executable).parent), str(Path(sys.prefix, "Library", "bin")), None
+    return next((path for place in places if (path := shutil.which("mpiexec", path=place))), None)
+
+
 def mpiexec():
-    """The path of the mpiexec of this Python's environment, or else of the system. MinivitError: see start."""
-    beside = [Path(sys.executable).parent, Path(sys.prefix, "Library", "bin"), None]  # the second: Intel's, on Windows
-    found = next((path for place in beside if (path := shutil.which("mpiexec", path=place))), None)
+    """The path of mpiexec, where mpi4py is there, too. MinivitError: see start."""
+    found = find_mpiexec()
     missing = [name for name, there in (("mpi4py", find_spec("mpi4py")), ("mpiexec", found)) if not there]
     if missing:
         raise MinivitError("--processes", f"{' and '.join(missing)} cannot be found.", hint=_INSTALL)
