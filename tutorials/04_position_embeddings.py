@@ -241,7 +241,7 @@ plt.show()
 #
 # 1. **Exercise 04**, write the backward: `minivit exercise 04 --out DIR` writes a stub,
 #    and `minivit check FILE` grades what you make of it.
-# 2. Number the patches: row n + 1 of the table is n / 16 times one random vector. Try
+# 2. Number the patches: row n + 1 is n / 16 times one random vector, not learned. Try
 #    left or right, then above or below (`images.transpose(0, 1, 3, 2)`).
 #
 # Sources: Vaswani et al. 2017, Dosovitskiy et al. 2021, Oquab et al. 2023.
