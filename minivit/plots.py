@@ -527,3 +527,22 @@ def walks(orders, *, name=None, caption=None):
         ax.set(xlim=(-0.45, 1.1), ylim=(max(depth.values()) + 0.4, -0.4), title=title)
         ax.set_axis_off()
     return _said(figure, name, caption)
+
+
+def agreement(comparisons, *, name=None, caption=None):
+    """What backward says against the finite difference, entry by entry; what is right lies on the dashed diagonal.
+
+    comparisons: {title: one of gradcheck's Comparisons}, a panel each.
+    """
+    across = min(len(comparisons), 3)
+    down = -(-len(comparisons) // across)
+    figure, axes = _panels(down, across, 3.4 * down)
+    for ax, (title, one) in zip(axes, comparisons.items(), strict=False):
+        limit = 1.1 * max(abs(one.numeric).max(), abs(one.backward).max())
+        ax.plot([-limit, limit], [-limit, limit], "--", color="0.5")
+        ax.plot(one.numeric.ravel(), one.backward.ravel(), MARKERS[0], color=COLOURS[0], markersize=5)
+        ax.set(xlim=(-limit, limit), ylim=(-limit, limit), box_aspect=1, title=f"{title}: {one.argument}")
+        ax.set(xlabel="finite difference", ylabel="backward")
+    for ax in axes[len(comparisons) :]:
+        ax.set_axis_off()
+    return _said(figure, name, caption)

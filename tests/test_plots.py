@@ -9,6 +9,7 @@ from PIL import Image
 
 from minivit import Tensor, images, plots
 from minivit.errors import ShapeError
+from minivit.gradcheck import compare
 from minivit.machinery import files
 
 matplotlib.use("Agg")
@@ -424,3 +425,17 @@ def test_walks_mark_what_was_handed_on_too_early():
         assert [places[label][1] for label in ("a", "b", "c", "end")] == [0, 1, 2, 3]
         assert places["c"][0] > places["b"][0] == places["a"][0] == places["end"][0]  # b's arrow to the end passes c
         assert len(ax.texts) == 4 + 6  # arrows
+
+
+def test_agreement_draws_each_entry_beside_the_diagonal(rng):
+    def wrong(x):
+        return x * x.data  # forgets one of its two roads
+
+    (one,) = compare(wrong, rng.standard_normal((2, 3)))
+    figure = plots.agreement({"wrong": one, "right": one._replace(backward=one.numeric)}, name="a", caption="So.")
+    drawn(figure)
+    for ax, title, factor in zip(figure.axes, ("wrong: x", "right: x"), (0.5, 1), strict=True):
+        diagonal, entries = ax.lines
+        np.testing.assert_array_equal(*diagonal.get_data())
+        np.testing.assert_allclose(entries.get_ydata(), factor * entries.get_xdata(), rtol=1e-6)
+        assert len(entries.get_xdata()) == 6 and ax.get_xlim() == ax.get_ylim() and ax.get_title() == title
