@@ -56,7 +56,7 @@ eps, errors = 10.0 ** -np.arange(1, 13), {}
 for dtype in (np.float64, np.float32):
     error = [error_of(step, dtype) for step in eps]
     errors[dtype.__name__] = eps, error
-    print(dtype.__name__, f"at best {min(error):.0e}, for eps {eps[np.argmin(error)]:.0e}")
+    print(dtype.__name__, f"at best {min(error):.0e}, eps {eps[np.argmin(error)]:.0e}")
 assert min(errors["float64"][1]) < 1e-7 < 1e-6 < min(errors["float32"][1])
 panel = {"xscale": "log", "yscale": "log", "xlabel": "eps", "ylabel": "relative error"}
 caption = "Right of its lowest point a line shows truncation, left of it rounding."
