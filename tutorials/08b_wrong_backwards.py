@@ -12,8 +12,8 @@
 # Builds: the right step for a finite difference; five backwards, each wrong by a line,
 # and what gradcheck says; what it cannot find; a whole model in six forward passes.
 #
-# New ideas: (1) *central differences*, between truncation error and rounding error; (2)
-# the *random cotangent*; (3) *gradcheck*, and how each mistake looks; (4) what it
+# New ideas: (1) *central differences*, between truncation error and rounding error;
+# (2) the *random cotangent*; (3) *gradcheck*, and how each mistake looks; (4) what it
 # cannot find: a wrong forward; (5) *directional derivatives*, for a whole model.
 #
 # Teach: 40 minutes. Run: 3 seconds.
