@@ -1,5 +1,6 @@
-"""The engine that lesson 8 builds: its numbers on either side of a sign, its shapes, and how long it is."""
+"""What lessons 7 and 8 build, beyond their own asserts: the ledger beside the model, and the engine."""
 
+import math
 import re
 import runpy
 
@@ -7,16 +8,75 @@ import matplotlib
 import numpy as np
 import pytest
 
-from minivit import lessons
+from minivit import lessons, nn, vit
 
 matplotlib.use("Agg")
 
 
-@pytest.fixture(scope="module")
-def engine():
-    (lesson,) = [lesson for lesson in lessons.lessons() if lesson.number == "08"]
+def run(number):
+    """The names of a lesson, and its cells."""
+    (lesson,) = [lesson for lesson in lessons.lessons() if lesson.number == number]
     cells = re.split(r"^# %%", lesson.path.read_text(encoding="utf-8"), flags=re.M)
     return {**runpy.run_path(str(lesson.path)), "cells": cells}
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return run("07")
+
+
+@pytest.fixture(scope="module")
+def engine():
+    return run("08")
+
+
+@pytest.mark.parametrize("size", ["tiny", "small", "base", "large", "huge"])
+def test_the_ledger_has_the_parameters_of_every_stage_of_every_size(whole, size):
+    with nn.meta():
+        model = vit.ViTForImageClassification(getattr(vit.ViTConfig, size)(num_labels=1000))
+    embeddings, (block, *more) = model.vit.embeddings, model.vit.encoder.layer
+    L, patches = 1 + len(more), embeddings.patch_embeddings.num_parameters()
+    norms = block.layernorm_before.num_parameters() + block.layernorm_after.num_parameters()
+    rows = whole["ledger"](model.config)
+    assert {stage: parameters for stage, (_, parameters, _) in rows.items()} == {
+        "patch embeddings": patches,
+        "CLS, positions": embeddings.num_parameters() - patches,
+        "query, key, value": L * block.attention.attention.num_parameters(),
+        "scores": 0,
+        "weights x values": 0,
+        "output matrix": L * block.attention.output.num_parameters(),
+        "MLP": L * (block.intermediate.num_parameters() + block.output.num_parameters()),
+        "layer norms": L * norms + model.vit.layernorm.num_parameters(),
+        "head": model.classifier.num_parameters(),
+    }
+    assert sum(row[1] for row in rows.values()) == model.num_parameters()
+
+
+def test_the_multiply_adds_of_the_ledger_are_those_of_the_ops(whole):
+    assert sum(row[2] for row in whole["ledger"](whole["config"]).values()) == walked(whole["out"].logits)[0]
+
+
+def test_all_but_matrix_products_write_under_two_per_cent(whole):
+    products, others = walked(whole["out"].logits)
+    assert 0 < others < 0.02 * products
+
+
+def walked(logits):
+    """Multiply-adds of the matrix products that made these logits, and how many numbers all other ops wrote."""
+    products, others, seen, to_do = 0, 0, set(), [logits._node]
+    while to_do:
+        node = to_do.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        to_do += [parent for parent in node.parents if hasattr(parent, "op")]
+        if node.op in ("linear", "conv2d"):
+            products += math.prod(node.shape) * math.prod(node.parents[1].shape[1:])
+        elif node.op in ("einsum", "matmul"):  # scores, weights x values: summed over the last axis of the first
+            products += math.prod(node.shape) * node.parents[0].shape[-1]
+        else:
+            others += math.prod(node.shape)
+    return products, others
 
 
 @pytest.mark.parametrize(
