@@ -408,3 +408,19 @@ def test_bars_of_a_group_share_colour_and_hatching():
     assert bars == [(-0.2, 1, ""), (0.8, 2, ""), (1.2, 4, "//")]
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["x", "y"]
     assert (ax.get_ylabel(), ax.get_yscale()) == ("seconds", "log")
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_no_title_is_cut_off_at_the_top(share, rng):
+    caption, table = (
+        "One sentence that is long enough to need two lines below the figure, as many of them are. " * 2,
+        rng.random((4, 5)),
+    )
+    for figure in (
+        plots.pictures([rng.random((9, 9))] * 3, ["a", "b\nc", "d"], caption=caption),
+        plots.heatmaps([table, table], ["a", "b"], numbers=".2f", xlabel="key", share=share, caption=caption),
+        plots.heatmaps([table[:3]] * 4, [*"abcd"], columns=2, label="score", share=share, caption=caption),
+    ):
+        drawn(figure)
+        tops = [ax.title.get_window_extent().y1 for ax in figure.axes if ax.get_title()]
+        assert max(tops) <= figure.bbox.height
