@@ -215,10 +215,13 @@ def pixel_gradient(image, gradient, *, name=None, caption=None):
     return _said(figure, name, caption)
 
 
-def _panels(rows, columns, height):
-    """A figure of 10 x `height` inches, that is 1000 pixels wide and no higher than 1500, and its axes in a row."""
+def _panels(rows, columns, height, layout="constrained"):
+    """A figure of 10 x `height` inches, that is 1000 pixels wide and no higher than 1500, and its axes in a row.
+
+    layout: "compressed" for panels that keep the ratio of their pictures.
+    """
     size = 10, min(max(height, 3), 15)
-    figure, axes = plt.subplots(rows, columns, figsize=size, dpi=100, layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(rows, columns, figsize=size, dpi=100, layout=layout, squeeze=False)
     return figure, axes.ravel()
 
 
@@ -227,8 +230,9 @@ def _said(figure, name, caption):
     if name:
         figure.set_label(name)
     if caption:
-        lines = textwrap.wrap(caption, 115)
-        figure.set_figheight(figure.get_figheight() + 0.2 * len(lines))
+        rows = -(-len(caption) // 115)
+        lines = textwrap.wrap(caption, max(60, len(caption) // rows + 12))  # of about the same length
+        figure.set_figheight(figure.get_figheight() + 0.2 * len(lines) + 0.15)
         figure.supxlabel("\n".join(lines), fontsize=11)
     return figure
 
@@ -379,7 +383,8 @@ def curves(*panels, name=None, caption=None):
     are matplotlib's, of Axes.set: title, xlabel, ylabel, xscale, ylim and so on; of xticks all are labelled.
     """
     across = min(len(panels), 3)
-    figure, axes = _panels(-(-len(panels) // across), across, (4.8 if across == 1 else 4) * -(-len(panels) // across))
+    down = -(-len(panels) // across)
+    figure, axes = _panels(down, across, down * (4.8 if across == 1 else 4))
     for ax, panel in zip(axes, panels, strict=False):
         panel = dict(panel)
         lines, marks = panel.pop("lines", {}), panel.pop("marks", {})
@@ -416,13 +421,14 @@ def pictures(pictures, titles=None, columns=None, *, name=None, caption=None):
     across = columns or min(len(arrays), 4)
     tall = max(array.shape[0] / array.shape[1] for array in arrays)
     lines = 1 + max(title.count("\n") for title in titles)
-    figure, axes = _panels(
-        -(-len(arrays) // across), across, -(-len(arrays) // across) * (9.8 / across * tall + 0.25 * lines)
-    )
+    down = -(-len(arrays) // across)
+    figure, axes = _panels(down, across, down * (9.8 / across * tall + 0.22 * lines + 0.1), "compressed")
     for ax, array, title in zip(axes, arrays, titles, strict=False):
         ax.imshow(array, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         ax.set_title(title.removeprefix("!"), color=OUTLINE if title.startswith("!") else "black")
-    for ax in axes:
+        ax.set(xticks=[], yticks=[])
+        ax.set_frame_on(False)
+    for ax in axes[len(arrays) :]:
         ax.set_axis_off()
     return _said(figure, name, caption)
 
@@ -451,7 +457,8 @@ def heatmaps(
     across = columns or min(len(maps), 3)
     tall = max(table.shape[0] / table.shape[1] for table in maps)
     down = -(-len(maps) // across)
-    figure, axes = _panels(down, across, down * (9 / across * min(tall, 1.2) + 0.4) + 0.9)
+    height = min(9 / across, 5.5) * min(tall, 1.2) + (0.75 if share else 1.6)  # with titles, labels and colour bars
+    figure, axes = _panels(down, across, down * height + (0.9 if share else 0), "compressed")
     limits = [(np.nanmin(table), np.nanmax(table)) for table in maps]
     if share:
         limits = [(min(low for low, _ in limits), max(high for _, high in limits))] * len(maps)
@@ -467,7 +474,7 @@ def heatmaps(
         for (row, column), value in np.ndenumerate(table) if numbers else ():
             dark = abs(value) > 0.6 * high if signed else value < low + 0.6 * (high - low)
             text = f"{value:{'.2g' if numbers is True else numbers}}"
-            ax.text(column, row, text, ha="center", va="center", color="white" if dark else "black", fontsize=9)
+            ax.text(column, row, text, ha="center", va="center", color="white" if dark else "black")
         if not share:
             figure.colorbar(drawn, ax=ax, location="bottom", label=label)
     if share:

@@ -439,3 +439,19 @@ def test_agreement_draws_each_entry_beside_the_diagonal(rng):
         np.testing.assert_array_equal(*diagonal.get_data())
         np.testing.assert_allclose(entries.get_ydata(), factor * entries.get_xdata(), rtol=1e-6)
         assert len(entries.get_xdata()) == 6 and ax.get_xlim() == ax.get_ylim() and ax.get_title() == title
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_no_title_is_cut_off_at_the_top(share, rng):
+    caption, table = (
+        "One sentence that is long enough to need two lines below the figure, as many of them are. " * 2,
+        rng.random((4, 5)),
+    )
+    for figure in (
+        plots.pictures([rng.random((9, 9))] * 3, ["a", "b\nc", "d"], caption=caption),
+        plots.heatmaps([table, table], ["a", "b"], numbers=".2f", xlabel="key", share=share, caption=caption),
+        plots.heatmaps([table[:3]] * 4, [*"abcd"], columns=2, label="score", share=share, caption=caption),
+    ):
+        drawn(figure)
+        tops = [ax.title.get_window_extent().y1 for ax in figure.axes if ax.get_title()]
+        assert max(tops) <= figure.bbox.height
