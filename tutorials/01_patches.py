@@ -183,7 +183,7 @@ def put_back(patches, columns):
 
 
 assert np.array_equal(put_back(cropped, columns=14), pixels)
-thirteen = put_back(cropped[:182], columns=13)  # 14 rows of 13
+thirteen = put_back(cropped[:169], columns=13)  # 13 rows of 13
 print(f"14 to a row {pixels.shape}: the photo. 13 to a row {thirteen.shape}: what?")
 
 # %%
