@@ -205,7 +205,7 @@ for count, epochs in ((50, 20), (898, 3)):
     for name in ("patches", "stem"):
         right = np.array([run(name, count, epochs, seed) for seed in range(6)])
         marks[count][name] = np.arange(6), right
-        print(f"{count} digits, {name} {right.mean():.1%}, spread {right.std(ddof=1):.1%}")
+        print(f"{count:>3} {name:<8}{right.mean():.1%}, spread {right.std(ddof=1):.1%}")
     ahead = right - marks[count]["patches"][1]
     print(f"stem ahead by {ahead.mean():+.1%} +- {ahead.std(ddof=1) / 6**0.5:.1%}")
     assert abs(ahead.mean()) < 0.06  # far less than more digits are worth
