@@ -135,10 +135,10 @@ picture = images.fit_patches(photo, 14, patches=384)
 grid = picture.height // 14, picture.width // 14
 token = 1 + grid[0] // 2 * grid[1] + grid[1] // 2  # 0 is CLS
 pixels = images.pixel_values(picture, picture.size[::-1], **images.IMAGENET)[None]
-answer = eye(pixels, output_attentions=True, interpolate_pos_encoding=True)
-asked = answer.attentions[3].data[0, :, token]  # (h, k)
+maps = eye(pixels, output_attentions=True, interpolate_pos_encoding=True).attentions
+asked = maps[3].data[0, :, token]  # (h, k)
 assert np.allclose(asked.sum(1), 1, atol=1e-5)
-print(len(answer.attentions), "blocks", answer.attentions[3].shape, "a row a head")
+print(f"{len(maps)} blocks, each {maps[3].shape}; one token's rows: {asked.shape}")
 
 # %%
 plots.attention_over_photo(

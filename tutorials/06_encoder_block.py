@@ -181,8 +181,8 @@ plt.show()
 # before attention and MLP, on a side street. On the main road, the *residual stream*,
 # are only two plus signs: each part reads a normalised copy, and adds to it.
 # *Post-norm*, as in the first Transformer (Vaswani et al. 2017) and BERT (Devlin et al.
-# 2019): `norm(x + f(x))`, the norm on the main road. Now switch attention and MLP off,
-# by last matrices of 0: what is left?
+# 2019): `norm(x + f(x))`, the norm on the main road. Then switch attention and MLP off
+# (their last matrices become 0): what is left?
 
 # %%
 config = vit.ViTConfig(hidden_size=64, num_attention_heads=4, initializer_range=1 / 8)
