@@ -499,3 +499,57 @@ def bars(groups, *, title="", ylabel="", log=False, name=None, caption=None):
     if len(groups) > 1:
         ax.legend()
     return _said(figure, name, caption)
+
+
+# ---- lesson 08
+
+
+def walks(orders, *, name=None, caption=None):
+    """Graphs of a few numbers, each as somebody walked it from the end back to the start.
+
+    orders: {title: [(label, gradient, [labels of its parents]), ...]}, in the order of the walk; a parent that was used
+    twice stands there twice. A box is pink when its gradient was handed on before all that used it had been walked.
+    """
+    figure, axes = _panels(1, len(orders), 4.4)
+    for ax, (title, steps) in zip(axes, orders.items(), strict=True):
+        turn = {label: i for i, (label, _, _) in enumerate(steps)}
+        depth, boxes = {}, {}
+        while len(depth) < len(steps):  # each below all that it was made from
+            for label, _, parents in steps:
+                if label not in depth and all(parent in depth for parent in parents):
+                    depth[label] = 1 + max((depth[parent] for parent in parents), default=-1)
+        arrows = [(parent, label) for label, _, parents in steps for parent in parents]
+        for label, gradient, _ in steps:
+            aside = any(depth[start] < depth[label] < depth[stop] for start, stop in arrows)  # of an arrow that passes
+            early = any(turn[stop] > turn[label] for start, stop in arrows if start == label)
+            box = {"boxstyle": "round,pad=0.4", "facecolor": "#ffc4e0" if early else "#d6ecff"}
+            text = f"step {turn[label]}: {label}\ngradient {gradient:g}"
+            boxes[label] = ax.text(0.62 * aside, depth[label], text, ha="center", va="center", fontsize=9, bbox=box)
+        for i, (start, stop) in enumerate(arrows):
+            bend = 0 if arrows.count((start, stop)) == 1 else 0.25 if (start, stop) in arrows[:i] else -0.25
+            style = {"arrowstyle": "->", "connectionstyle": f"arc3,rad={bend}", "shrinkA": 2, "shrinkB": 2}
+            patches = {"patchA": boxes[start].get_bbox_patch(), "patchB": boxes[stop].get_bbox_patch()}
+            ends = boxes[stop].get_position(), boxes[start].get_position()
+            ax.annotate("", *ends, arrowprops=style | patches)
+        ax.set(xlim=(-0.45, 1.1), ylim=(max(depth.values()) + 0.4, -0.4), title=title)
+        ax.set_axis_off()
+    return _said(figure, name, caption)
+
+
+def agreement(comparisons, *, name=None, caption=None):
+    """What backward says against the finite difference, entry by entry; what is right lies on the dashed diagonal.
+
+    comparisons: {title: one of gradcheck's Comparisons}, a panel each.
+    """
+    across = min(len(comparisons), 3)
+    down = -(-len(comparisons) // across)
+    figure, axes = _panels(down, across, 3.4 * down)
+    for ax, (title, one) in zip(axes, comparisons.items(), strict=False):
+        limit = 1.1 * max(abs(one.numeric).max(), abs(one.backward).max())
+        ax.plot([-limit, limit], [-limit, limit], "--", color="0.5")
+        ax.plot(one.numeric.ravel(), one.backward.ravel(), MARKERS[0], color=COLOURS[0], markersize=5)
+        ax.set(xlim=(-limit, limit), ylim=(-limit, limit), box_aspect=1, title=f"{title}: {one.argument}")
+        ax.set(xlabel="finite difference", ylabel="backward")
+    for ax in axes[len(comparisons) :]:
+        ax.set_axis_off()
+    return _said(figure, name, caption)

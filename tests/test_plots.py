@@ -9,6 +9,7 @@ from PIL import Image
 
 from minivit import Tensor, images, plots
 from minivit.errors import ShapeError
+from minivit.gradcheck import compare
 from minivit.machinery import files
 
 matplotlib.use("Agg")
@@ -408,6 +409,36 @@ def test_bars_of_a_group_share_colour_and_hatching():
     assert bars == [(-0.2, 1, ""), (0.8, 2, ""), (1.2, 4, "//")]
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["x", "y"]
     assert (ax.get_ylabel(), ax.get_yscale()) == ("seconds", "log")
+
+
+def test_walks_mark_what_was_handed_on_too_early():
+    steps = {"end": (1, ["b", "c"]), "b": (9, ["a", "a"]), "c": (1, ["b", "b"]), "a": (2, [])}
+    early = [(label, *steps[label]) for label in ("end", "b", "c", "a")]
+    right = [(label, *steps[label]) for label in ("end", "c", "b", "a")]
+    figure = plots.walks({"early": early, "right": right}, name="order", caption="Pink is early.")
+    drawn(figure)
+    for ax, pink in zip(figure.axes, (["step 1: b\ngradient 9"], []), strict=True):
+        boxes = [text for text in ax.texts if text.get_text()]
+        colours = {text.get_text(): text.get_bbox_patch().get_facecolor() for text in boxes}
+        assert len(colours) == 4 and [text for text, (r, g, b, _) in colours.items() if r > g + 0.2] == pink
+        places = {text.get_text()[8:].partition("\n")[0]: text.get_position() for text in boxes}
+        assert [places[label][1] for label in ("a", "b", "c", "end")] == [0, 1, 2, 3]
+        assert places["c"][0] > places["b"][0] == places["a"][0] == places["end"][0]  # b's arrow to the end passes c
+        assert len(ax.texts) == 4 + 6  # arrows
+
+
+def test_agreement_draws_each_entry_beside_the_diagonal(rng):
+    def wrong(x):
+        return x * x.data  # forgets one of its two roads
+
+    (one,) = compare(wrong, rng.standard_normal((2, 3)))
+    figure = plots.agreement({"wrong": one, "right": one._replace(backward=one.numeric)}, name="a", caption="So.")
+    drawn(figure)
+    for ax, title, factor in zip(figure.axes, ("wrong: x", "right: x"), (0.5, 1), strict=True):
+        diagonal, entries = ax.lines
+        np.testing.assert_array_equal(*diagonal.get_data())
+        np.testing.assert_allclose(entries.get_ydata(), factor * entries.get_xdata(), rtol=1e-6)
+        assert len(entries.get_xdata()) == 6 and ax.get_xlim() == ax.get_ylim() and ax.get_title() == title
 
 
 @pytest.mark.parametrize("share", [True, False])
