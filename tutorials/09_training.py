@@ -118,7 +118,7 @@ assert apart < 1e-12
 # ## The loop, and one batch by heart
 #
 # All of learning is four lines: loss, zero_grad, backward, step. (`training.fit` is
-# this loop; 9b compares them.) First, 32 pictures, again and again. A model of 100,000
+# this loop, bit for bit.) First, 32 pictures, again and again. A model of 100,000
 # parameters must get their loss to almost 0, or the loop is broken.
 
 
