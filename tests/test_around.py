@@ -2,6 +2,7 @@
 teacher's pages say what is so, and lead where they say."""
 
 import ast
+import math
 import re
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 
 import minivit
-from minivit import Tensor, gradcheck, ops
+from minivit import Tensor, gradcheck, lens, nn, ops, vit
+from minivit.cli.recipes import recipe
+from minivit.config import ViTConfig
 from minivit.course import sheets
 from minivit.machinery.files import travelling
 
@@ -147,6 +150,63 @@ def test_what_the_keys_are_computed_with_passes_gradcheck_at_their_numbers():
     x, weight, bias = np.array([0.0, 6, 6, 8]), np.array([1, 2, 1, 0.5]), np.array([1.0, 0, 0, 1])
     assert gradcheck(lambda *arrays: ops.layer_norm(*arrays, eps=0), x, weight, bias)
     assert gradcheck(lambda x: ops.cross_entropy(x, [0, 2]), np.log([[2.0, 3, 5], [1, 1, 2]]))
+
+
+# ---- shapes
+
+
+def table(name, heading):
+    """The rows of the first table below a heading, each a list of its cells."""
+    text = re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", read(name), re.M | re.S)[1]
+    lines = [line for line in text.splitlines() if line.startswith("|")][2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def in_numbers(shape, column):
+    """A shape in letters with the numbers of that column of the letters' table: 2 is Base/16, 3 the digits."""
+    letters = {row[0]: int(row[column]) for row in table("shapes.md", "Letters")}
+    letters |= {"q": letters["T"], "k": letters["T"]}
+    return tuple(letters.get(side) or int(side) for side in re.findall(r"\w+", shape))
+
+
+def of_digits():
+    chosen = recipe("digits")
+    config = ViTConfig(num_labels=10, image_size=8, num_channels=1, **chosen.model)
+    return vit.ViTForImageClassification(config), chosen.batch_size
+
+
+def of_base():
+    """Base/16 with the first of its blocks."""
+    return vit.ViTForImageClassification(ViTConfig.base(num_hidden_layers=1, num_labels=1000)), 1
+
+
+@pytest.mark.parametrize(("make", "column"), [(of_base, 2), (of_digits, 3)])
+def test_the_page_of_shapes_has_those_of_a_real_model_forward_and_backward(make, column):
+    model, B = make()
+    pixels = np.zeros((B, *in_numbers("(C, H, W)", column)), np.float32)
+    named = {name.removeprefix("layer.0."): stage for name, stage in lens.trace(model, pixels, 0).items()}
+    named = {name: stage for name, stage in named.items() if not name.startswith("layer.")}
+    rows = table("shapes.md", "Forward")
+    assert [row[1].strip("`") for row in rows] == [*named]
+    for row, stage in zip(rows, named.values(), strict=True):
+        shape = tuple(map(int, re.findall(r"\d+", row[column + 1])))
+        assert in_numbers(row[2], column) == shape == stage.value.shape == stage.gradient.shape, row
+
+
+@pytest.mark.parametrize(("column", "config"), [(2, ViTConfig.base(num_labels=1000)), (3, of_digits()[0].config)])
+def test_the_page_of_shapes_counts_what_is_learned(column, config):
+    with nn.meta():
+        model = vit.ViTForImageClassification(config)
+    sizes = config.num_attention_heads, config.intermediate_size, config.num_hidden_layers, config.num_labels
+    assert in_numbers("h F L K", column) == sizes
+    (*rows, total), counted = table("shapes.md", "What is learned"), []
+    for name, shape, times, _, *numbers in rows:
+        times = math.prod(in_numbers(times, column))
+        shape = in_numbers(shape, column)
+        assert numbers[column - 2] == f"{times * math.prod(shape):,}", name
+        counted += [shape] * times
+    found = [parameter.shape for parameter in model.parameters()]
+    assert sorted(counted) == sorted(found) and total[column + 2] == f"{model.num_parameters():,}"
 
 
 # ---- travelling
