@@ -5,6 +5,7 @@ import ast
 import math
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -207,6 +208,35 @@ def test_the_page_of_shapes_counts_what_is_learned(column, config):
         counted += [shape] * times
     found = [parameter.shape for parameter in model.parameters()]
     assert sorted(counted) == sorted(found) and total[column + 2] == f"{model.num_parameters():,}"
+
+
+# ---- the diagram
+
+
+def test_the_diagram_is_text_with_a_title_and_the_shapes_of_the_page():
+    tree = ElementTree.parse(TUTORIALS / "model.svg").getroot()
+    name = "{http://www.w3.org/2000/svg}"
+    title, description = tree.find(f"{name}title"), tree.find(f"{name}desc")
+    assert tree.get("aria-labelledby").split() == [title.get("id"), description.get("id")]
+    texts = [element.text for element in tree.iter(f"{name}text")]
+    shapes = [re.fullmatch(r"(?:logits )?([A-Z, ]+) \(([\d, ]+)\)", text) for text in [*texts, " ".join(texts[4:6])]]
+    shapes = [match.groups() for match in shapes if match]
+    assert len(shapes) == 9
+    for letters, numbers in shapes:
+        sides = tuple(map(int, numbers.split(",")))
+        groups = [math.prod(in_numbers(side, 2)) for side in letters.split(",")]
+        assert tuple(groups) == sides[-len(groups) :] and math.prod(groups) == math.prod(sides)
+
+
+# ---- links
+
+
+@pytest.mark.parametrize("page", sorted(path.relative_to(TUTORIALS).as_posix() for path in TUTORIALS.rglob("*.md")))
+def test_a_link_on_a_page_leads_to_a_file(page):
+    links = re.findall(r"\]\(([^)\s]+)\)", read(page))
+    files = [link.partition("#")[0] for link in links if not re.match(r"[a-z]+:|#", link)]
+    missing = [file for file in files if not (TUTORIALS / page).parent.joinpath(file).exists()]
+    assert missing == []
 
 
 # ---- travelling
