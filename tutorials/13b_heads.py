@@ -137,7 +137,7 @@ assert together > last
 #
 # ## What you can say now
 #
-# - The heads of a trained model have maps that differ; those of an untrained one do not.
+# - The heads of a trained model have maps that differ; those of an untrained one, not.
 # - Where a head looks and whether it is missed are two questions.
 # - Most heads can be knocked out one at a time; those that matter are more often in the
 #   upper blocks. All at once are missed more than the sum of them.
