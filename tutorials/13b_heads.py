@@ -12,8 +12,8 @@
 # Builds: the maps of the last block's heads on your photo, a distance between heads,
 # and the knock-out of every head, one by one and together.
 #
-# New ideas: (1) *attention map*: the attention weights that CLS gives the patches; (2)
-# *total variation*, a distance between two of them; (3) *ablation*: what a part is
+# New ideas: (1) *attention map*: the attention weights that CLS gives the patches;
+# (2) *total variation*, a distance between two of them; (3) *ablation*: what a part is
 # worth, by leaving it out; (4) *redundancy*: one by one and together differ.
 #
 # Teach: 25 minutes. Run: 8 seconds.

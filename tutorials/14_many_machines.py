@@ -12,8 +12,8 @@
 # Builds: one gradient out of the gradients of several machines; the ring in which they
 # add them up, by hand, with lists; and the ledger of what each machine must hold.
 #
-# New ideas: (1) *data parallel*; (2) the mean of shares, weighted by rows; (3)
-# *all-reduce*; (4) the ring: *reduce-scatter*, then *all-gather*; (5) 16 bytes a
+# New ideas: (1) *data parallel*; (2) the mean of shares, weighted by rows;
+# (3) *all-reduce*; (4) the ring: *reduce-scatter*, then *all-gather*; (5) 16 bytes a
 # parameter; (6) *sharding* what is held, ZeRO and FSDP.
 #
 # Teach: 40 minutes. Run: 3 seconds.
