@@ -561,3 +561,26 @@ def agreement(comparisons, *, name=None, caption=None):
     for ax in axes[len(comparisons) :]:
         ax.set_axis_off()
     return _said(figure, name, caption)
+
+
+# ---- lesson 13
+
+
+def found_patches(pictures, patches, patch_size, titles, *, name=None, caption=None):
+    """Photos side by side, and in each the same number at the patches that belong together.
+
+    patches: for each photo the patch of number 0, of 1, ...; patch_size: P, in pixels. ShapeError for a patch that is
+    not there.
+    """
+    pictures = [images.as_picture("found_patches", picture) for picture in pictures]
+    figure, axes = _panels(1, len(pictures), 10 / len(pictures) * max(p.height / p.width for p in pictures) + 0.4)
+    centred = {"ha": "center", "va": "center", "fontsize": 9}
+    for ax, picture, found, title in zip(axes, pictures, patches, titles, strict=True):
+        _show(ax, picture, title)
+        grid = picture.height // patch_size, picture.width // patch_size
+        for number, patch in enumerate(found):
+            row, column = _place("found_patches", int(patch), grid)
+            edge = COLOURS[number % len(COLOURS)]
+            spot = {"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": edge, "linewidth": 2}
+            ax.text((column + 0.5) * patch_size, (row + 0.5) * patch_size, number, bbox=spot, **centred)
+    return _said(figure, name, caption)
