@@ -40,6 +40,10 @@ x /= np.sqrt(x.var(1, keepdims=True) + 1e-5)
 T, D = x.shape
 print(f"{T} tokens of {D} numbers each, brought to mean 0 and variance 1")
 
+
+def picture(y):  # tokens (T, D) as a picture (H, W, C)
+    return images.unpatchify(y.reshape(T, 3, P, P), 224, 224).transpose(1, 2, 0)
+
 # %% [markdown]
 # ## A question, an offer, an answer
 #
@@ -53,8 +57,8 @@ print(f"{T} tokens of {D} numbers each, brought to mean 0 and variance 1")
 # shares that sum to 1, the *attention weights*. The answer is the sum of all values,
 # each times its weight: a weighted mean.
 #
-# Training finds the three maps. We make them by hand. Query and key are *the same* map,
-# 64 random directions: each patch then asks "who looks like me?". The value is the
+# Training finds the three maps. We make them by hand: query and key are *the same* map,
+# 64 random directions, so that each patch asks "who looks like me?". The value is the
 # patch itself, D numbers wide, so that we can look at the answer.
 
 # %%
@@ -107,9 +111,9 @@ print("loops == einsum == matmul == ops.scaled_dot_product_attention")
 # %% [markdown]
 # ## One row of weights is a map of the photo
 #
-# Row q of the weights says how query q spreads its attention over the keys. Fold its
-# 196 numbers into 14 x 14, and lay them over the photo. Like means here like in raw
-# pixels: a colour, a pattern of light. What a nose is, training would have to teach.
+# Row q says how query q spreads its attention over the keys. Fold its 196 numbers into
+# 14 x 14, and lay them over the photo. Like means here like in raw pixels, a colour, a
+# pattern of light. What a nose is, training would have to teach.
 
 # %%
 p = softmax(query @ key.T / math.sqrt(d))  # (q, k)
@@ -132,9 +136,9 @@ plt.show()
 # by sqrt(d) they are about 1 large, at any d.
 #
 # Why care? Softmax of large scores gives nearly everything to one key. It *saturates*:
-# a small step of the scores changes nothing any more, so no gradient comes back through
-# it. How bad is that? Look where it counts, at the gradient that arrives at each of
-# 1000 queries (`backward`: lesson 8).
+# a small step of the scores changes nothing, so no gradient comes back through it. How
+# bad is that? Look at the gradient that arrives at each of 1000 queries (`backward`:
+# lesson 8).
 
 # %%
 def arrives(d, scale):
@@ -157,9 +161,8 @@ assert scaled[1].max() < 1.3 * scaled[1].min() and raw[1, -1] < raw[2, -1] / 20
 # %% [markdown]
 # Scaled, it is .1 at any d. Raw, it is *larger* at first; then the typical one (the
 # median) dies, while the mean still grows: half of the queries get next to nothing, a
-# few very much, and no step size is right for both. The scale works twice: forward
-# against saturation, which is Vaswani et al.'s reason (2017), and backward as a factor
-# of its own.
+# few very much. The scale works twice: forward against saturation, which is Vaswani et
+# al.'s reason (2017), and backward as a factor of its own.
 
 # %%
 plots.curves(
@@ -177,10 +180,10 @@ plt.show()
 # %% [markdown]
 # ## A softmax that does not overflow
 #
-# Without maps and scale, a token scores 768 with itself. exp(768) has 334 digits;
-# float64 ends at exp(709), float32 at exp(88). Beyond is infinity, and infinity by
-# infinity is not a number. But the same number added to a row of scores changes
-# nothing: numerator and denominator grow by one factor. So subtract the largest.
+# Without maps and scale, a token scores 768 with itself. float64 ends at exp(709),
+# float32 at exp(88). Beyond is infinity, and infinity by infinity is not a number. But
+# the same number added to a row of scores changes nothing: numerator and denominator
+# grow by one factor. So subtract the largest.
 
 # %%
 row = np.array([768.0, 767.0, 0.0])  # with itself, with its twin, with a stranger
@@ -194,10 +197,10 @@ assert np.allclose(softmax(row), softmax(row - 1000))
 #
 # With heads, the sum is `qhk,khd->qhd`. What if both token axes are called n, in an
 # einsum written `nhn,nhd->nhd`? A letter twice in one operand does not name two axes.
-# It walks along both at once: the diagonal. That reads the weight which a token gives
-# *itself*, times its own value. The shape is right, no error is raised, nothing is
-# summed: no token receives the *value* of another. To find it, let *one* patch hand
-# over something else, and count the answers that notice.
+# It walks along both at once: the diagonal, the weight which a token gives *itself*,
+# times its own value. The shape is right, no error is raised, nothing is summed: no
+# token receives the *value* of another. To find it, let *one* patch hand over something
+# else, and count the answers that notice.
 
 # %%
 weights, values = p[:, None], value[:, None]  # (q, h, k) and (k, h, d): one head
@@ -210,39 +213,36 @@ for letters in ("nhn,nhd->nhd", "qhk,khd->qhd"):
     notice[letters] = int((answer[letters] != after).any((1, 2)).sum())
     print(f"{letters}: {notice[letters]:3} of {T} answers notice")
 assert notice == {"nhn,nhd->nhd": 1, "qhk,khd->qhd": T}
-tiles = [y.reshape(T, 3, P, P) for y in (values, *answer.values())]
-pictures = [images.unpatchify(y, 224, 224).transpose(1, 2, 0).clip(0, 1) for y in tiles]
 
 # %%
 plots.pictures(
-    pictures, ["values: the photo", *answer], name="diagonal", caption="Middle: each "
-    "patch is itself, darker by the weight it gives itself; right: each is a mean of "
-    "the patches that look like it, and what is rare stays sharp.",
+    [picture(y) for y in (values, *answer.values())], ["values: the photo", *answer],
+    name="diagonal", caption="Middle: each patch is itself, darker by the weight it "
+    "gives itself; right: each is a mean of its likes, and what is rare stays sharp.",
 )
 plt.show()
 
 # %% [markdown]
 # ## Your turn
 #
-# "Who looks like me?" once more, `softmax(query @ key.T * scale) @ value`, drawn like
-# the right picture above. Write down first what the photo becomes with `scale = 0`, and
-# with `scale = 1`. Then run both. Which of the two is nearly the photo, and why?
+# Once more "who looks like me?": `softmax(query @ key.T * scale) @ value` with
+# `scale = 0`, and with `scale = 1`. Write down first what each makes of the photo. Then
+# call it y, and draw it: `plots.pictures([picture(y)])`. Which is nearly the photo, and
+# why?
 
 # %% [markdown]
 # ## What you can say now
 #
 # - Attention is two matrix products and a softmax: means of values, by weights.
 # - With 1 / sqrt(d) the gradient at a query does not depend on d. Without it softmax
-#   saturates: most queries get nothing, a few very much.
+#   saturates: in a large head half get nothing, a few very much.
 # - Subtracting the largest score changes nothing, and saves exp from infinity.
 # - A letter twice in one operand of einsum is a diagonal.
 #
 # ## Exercises
 #
-# - `minivit exercise 05 --out DIR`: the backward of "who looks like me?", where x goes
-#   two ways. Lesson 5b writes attention's own backward first.
-# - Scores are symmetric here, weights are not. Find the pair with the largest
-#   `p - p.T`.
+# - `minivit exercise 05 --out DIR`: "who looks like me?", backward. First do 5b.
+# - Scores are symmetric here, weights not: find the pair with the largest `p - p.T`.
 #
 # Sources: Vaswani et al. 2017, section 3.2.1.
 #
