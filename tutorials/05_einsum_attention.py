@@ -173,7 +173,7 @@ plots.curves(
          title="gradient at a query", xlabel="head size d", xscale="log", yscale="log",
          xticks=sizes),
     name="scale", caption="Scaled is flat, the head size does not matter; raw, mean "
-    "and typical gradient part, so few queries get much and most get little.",
+    "and typical gradient part: few queries get much, half get next to nothing.",
 )
 plt.show()
 
