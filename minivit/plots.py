@@ -17,6 +17,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
@@ -349,24 +350,31 @@ def answers(dataset, chances, *, name=None, caption=None):
         panel.imshow(pixels if pixels.shape[2] == 3 else pixels[..., 0], cmap="gray", vmin=0, vmax=255)
         taken = f"taken for {names[answer]}" if answer != label else "right"
         title = f"{names[label]}\n{taken}: {p[answer]:.0%}"
-        panel.set_title(title, fontsize=10, color="black" if answer == label else OUTLINE)
+        panel.set_title(title, fontsize=10, color="black" if answer == label else "#b3006b")
     figure.suptitle("the pictures that the model was least right about")
     return _said(figure, name, caption)
 
 
 def confusion(counts, class_names, *, name=None, caption=None):
-    """Which label was taken for which. counts: (K, K), counts[label, prediction]; class_names: K names."""
+    """Which label was taken for which, right in grey, wrong in pink.
+
+    counts: (K, K), counts[label, prediction]; class_names: K names.
+    """
     counts = np.asarray(counts)
     names = [shown(name, 40).replace("$", r"\$") for name in class_names]  # between two $ stands a formula
     K = len(names)
     figure, (panel,) = _panels(1, 1, 8)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)  # (K, K)
-    drawn = panel.imshow(shares, cmap=MAGNITUDE, vmin=0, vmax=1)
-    figure.colorbar(drawn, ax=panel, label="share of the label's pictures", shrink=0.8)
+    wrong = np.where(np.eye(K, dtype=bool), np.nan, shares)  # the many right ones would pale them
+    colours = LinearSegmentedColormap.from_list("wrong", ["white", OUTLINE, "#7a0049"]).with_extremes(bad="0.9")
+    most = np.nanmax(wrong, initial=0.01)
+    drawn = panel.imshow(wrong, colours, vmin=0, vmax=most)
+    figure.colorbar(drawn, ax=panel, label="wrong: share of the label's pictures", shrink=0.8)
     if K <= 20:  # more would not be readable
         for label, prediction in np.argwhere(counts):
-            color = "black" if shares[label, prediction] > 0.5 else "white"
-            panel.text(prediction, label, counts[label, prediction], ha="center", va="center", color=color)
+            dark = label != prediction and shares[label, prediction] > 0.6 * most
+            number = counts[label, prediction]
+            panel.text(prediction, label, number, ha="center", va="center", color="white" if dark else "black")
     ticks = np.arange(0, K, max(1, K // 20))
     panel.set_xticks(ticks, [names[k] for k in ticks], rotation=45 if max(map(len, names)) > 2 else 0)
     panel.set_yticks(ticks, [names[k] for k in ticks])
@@ -552,4 +560,27 @@ def agreement(comparisons, *, name=None, caption=None):
         ax.set(xlabel="finite difference", ylabel="backward")
     for ax in axes[len(comparisons) :]:
         ax.set_axis_off()
+    return _said(figure, name, caption)
+
+
+# ---- lesson 13
+
+
+def found_patches(pictures, patches, patch_size, titles, *, name=None, caption=None):
+    """Photos side by side, and in each the same number at the patches that belong together.
+
+    patches: for each photo the patch of number 0, of 1, ...; patch_size: P, in pixels. ShapeError for a patch that is
+    not there.
+    """
+    pictures = [images.as_picture("found_patches", picture) for picture in pictures]
+    figure, axes = _panels(1, len(pictures), 10 / len(pictures) * max(p.height / p.width for p in pictures) + 0.4)
+    centred = {"ha": "center", "va": "center", "fontsize": 9}
+    for ax, picture, found, title in zip(axes, pictures, patches, titles, strict=True):
+        _show(ax, picture, title)
+        grid = picture.height // patch_size, picture.width // patch_size
+        for number, patch in enumerate(found):
+            row, column = _place("found_patches", int(patch), grid)
+            edge = COLOURS[number % len(COLOURS)]
+            spot = {"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": edge, "linewidth": 2}
+            ax.text((column + 0.5) * patch_size, (row + 0.5) * patch_size, number, bbox=spot, **centred)
     return _said(figure, name, caption)

@@ -319,7 +319,9 @@ def test_confusion_shows_each_count_in_the_row_of_its_label():
     shown = {text.get_position(): text.get_text() for text in panel.texts}
     assert shown == {(0, 0): "3", (1, 0): "1", (0, 1): "2", (1, 1): "4"}  # (prediction, label)
     assert (panel.get_xlabel(), panel.get_ylabel()) == ("prediction", "label")
-    np.testing.assert_allclose(panel.images[0].get_array(), [[0.75, 0.25, 0], [1 / 3, 2 / 3, 0], [0, 0, 0]])
+    nan = np.nan  # the right ones: grey
+    wrong = np.ma.filled(panel.images[0].get_array(), nan)
+    np.testing.assert_allclose(wrong, [[nan, 0.25, 0], [1 / 3, nan, 0], [0, 0, nan]])
     assert panel.get_title() == "7 of 10 right: 70.00%"
     for ticks in (panel.get_xticklabels(), panel.get_yticklabels()):
         assert [tick.get_text() for tick in ticks] == ["ant", "bee", "cat"]
