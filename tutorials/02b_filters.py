@@ -13,8 +13,8 @@
 # them; your photo drawn from D numbers a patch, and without what a trained eye never
 # asks.
 #
-# New ideas: (1) rank and null space; (2) principal components, the best D filters; (3)
-# the same answers may be read well or badly; (4) what learned filters leave out.
+# New ideas: (1) rank and null space; (2) principal components, the D best filters;
+# (3) the same answers, read well or badly; (4) what learned filters leave out.
 #
 # Teach: 25 minutes. Run: 4 seconds.
 #
@@ -92,10 +92,10 @@ first = np.linalg.eigh(unit.T @ unit)[1][:, :-17:-1].T  # (16, I)
 print(f"the best 16 lose {lost(unit, first, first.T):.0%}; what did lesson 2 print?")
 
 # %% [markdown]
-# So 300 steps came near the best. And 192 questions of the right kind keep more than 99
-# % of patches as they are. Would random filters do as well? It depends on who reads the
-# answers. We draw with the filters themselves, then with the brushes that fit best
-# (*least squares*):
+# So 300 steps came near the best. And 192 questions of the right kind lose less than
+# one percent. Would random filters do as well? It depends on who reads the answers. We
+# draw with the filters themselves, then with the brushes that fit best (*least
+# squares*):
 
 # %%
 second = many.T @ many  # (I, I), which numbers of a patch go together
