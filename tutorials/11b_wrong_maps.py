@@ -13,9 +13,9 @@
 # that find each; then every head of a reader of digits, silenced, alone and together.
 #
 # New ideas: (1) a *row-stochastic* matrix: each row sums to 1; (2) a fault that sleeps
-# until its input changes; (3) a case by hand that tells two orders apart; (4)
-# *ablation* and *head importance*; (5) *redundancy*: the sum of the losses is not the
-# loss of the sum.
+# until its input changes; (3) a case by hand that tells two orders apart;
+# (4) *ablation* and *head importance*; (5) *redundancy*: the sum of the losses is not
+# the loss of the sum.
 #
 # Teach: 35 minutes. Run: 3 seconds.
 #
