@@ -232,7 +232,9 @@ def test_the_diagram_is_text_with_a_title_and_the_shapes_of_the_page():
 # ---- references
 
 # "Ba et al. 2016", "Ba, Kiros and Hinton 2016", "Zhang (2019", with a letter where a name has two papers in a year
-CITATION = re.compile(r"([A-Z][\w'-]+(?:, [A-Z][\w'-]+)*(?:,? and [A-Z][\w'-]+| et al\.)?),? \(?((?:18|19|20)\d\d[a-z]?)\b")
+NAMES = r"((?:[A-Z][\w'-]+|nostalgebraist)(?:, [A-Z][\w'-]+)*(?:,? and [A-Z][\w'-]+| et al\.)?)"
+CITATION = re.compile(NAMES + r",? \(?((?:18|19|20)\d\d[a-z]?)\b")
+PAPERS = read("references.md").partition("\n## ")[0]
 LESSONS = sorted(TUTORIALS.glob("[0-9][0-9]*.py"))
 TEACHERS = sorted((TUTORIALS / "teacher").glob("*.md"))
 
@@ -240,14 +242,14 @@ TEACHERS = sorted((TUTORIALS / "teacher").glob("*.md"))
 def cited(path):
     """{(name, year)} of every citation: all names that stand before the year, the first author's among them."""
     text = re.sub(r"\s*\n\s*(?:# ?)?", " ", path.read_text(encoding="utf-8"))
-    return [(re.findall(r"[A-Z][\w'-]+", names), year) for names, year in CITATION.findall(text)]
+    return [(re.findall(r"[A-Z][\w'-]+|nostalgebraist", names), year) for names, year in CITATION.findall(text)]
 
 
 def references():
     """{(first author, year): the entry's text}, in the order of the page."""
-    entries = re.split(r"\n- ", read("references.md"))[1:]
-    named = [(re.match(r"\*\*([\w'-]+)[^*]* (\d{4}[a-z]?)\.\*\* ", entry), " ".join(entry.split())) for entry in entries]
-    return {(match[1], match[2]): entry for match, entry in named}
+    entries = [" ".join(entry.split()) for entry in re.split(r"\n- ", PAPERS)[1:]]
+    keys = [re.match(r"\*\*([\w'-]+)[^*]* (\d{4}[a-z]?)\.\*\* ", entry) for entry in entries]
+    return {(key[1], key[2]): entry for key, entry in zip(keys, entries, strict=True)}
 
 
 @pytest.mark.parametrize("path", [*LESSONS, *TEACHERS], ids=lambda path: f"{path.parent.name}/{path.name}")
@@ -276,8 +278,9 @@ def test_references_are_in_order_and_lead_somewhere():
     entries = references()
     assert list(entries) == sorted(entries, key=lambda key: (key[0].lower(), key[1])) and len(entries) > 40
     for key, entry in entries.items():
-        link = r"\[arXiv:(\d{4}\.\d{4,5})\]\(https://arxiv\.org/abs/\1\)|\[doi:(10\.[^\]]+)\]\(https://doi\.org/\2\)|\]\(https://"
-        assert re.search(link, entry) and re.search(r" \*[^*]+\.?\*\.? |\*[^*]+[.?!]\.?\*", entry), key
+        arxiv, doi = r"\[arXiv:(\d{4}\.\d{5}|1\d{3}\.\d{4,5})\]\(https://arxiv\.org/abs/\1\)", r"\[doi:(10\.\S+)\]"
+        links = arxiv, rf"{doi}\(https://doi\.org/\1\)", r"\[((?:jmlr|lesswrong)\.\w+)\]\(https://(?:www\.)?\1/"
+        assert sum(bool(re.search(link, entry)) for link in links) == 1 and re.search(r" \*[^*]+\.\* ", entry), key
 
 
 # ---- glossary
@@ -325,7 +328,7 @@ def test_a_teachers_page_has_its_parts_and_its_minutes(path):
     expected = ["Minutes", *extra, "Draw", "Where students get lost", "Predict, then run", "Answers"]
     assert sorted(headings) == sorted(expected)
     for heading, number in zip(["Minutes", *extra], [path.stem, f"{path.stem}b"], strict=False):
-        rows = re.search(rf"^## {heading}\n(.*?)^## ", text, re.M | re.S)[1]
+        rows = re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", text, re.M | re.S)[1]
         assert sum(map(int, re.findall(r"^\| (\d+) \|", rows, re.M))) == MINUTES[number], heading
 
 
