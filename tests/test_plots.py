@@ -408,3 +408,14 @@ def test_bars_of_a_group_share_colour_and_hatching():
     assert bars == [(-0.2, 1, ""), (0.8, 2, ""), (1.2, 4, "//")]
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["x", "y"]
     assert (ax.get_ylabel(), ax.get_yscale()) == ("seconds", "log")
+
+
+def test_found_patches_lie_on_the_patches_of_their_number(rng):
+    pictures = rng.integers(0, 256, (2, 8, 12, 3), dtype=np.uint8)
+    figure = plots.found_patches(pictures, [[0, 5], [4, 4]], 4, ["one", "other"], name="found", caption="Here.")
+    drawn(figure)
+    places = [[(text.get_text(), *text.get_position()) for text in ax.texts] for ax in figure.axes]
+    assert places == [[("0", 2, 2), ("1", 10, 6)], [("0", 6, 6), ("1", 6, 6)]]
+    assert [ax.get_title() for ax in figure.axes] == ["one", "other"] and figure.get_label() == "found"
+    with pytest.raises(ShapeError, match="there is no patch 6"):
+        plots.found_patches(pictures, [[0], [6]], 4, ["one", "other"])
