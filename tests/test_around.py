@@ -279,7 +279,7 @@ def test_references_are_in_order_and_lead_somewhere():
     assert list(entries) == sorted(entries, key=lambda key: (key[0].lower(), key[1])) and len(entries) > 40
     for key, entry in entries.items():
         arxiv, doi = r"\[arXiv:(\d{4}\.\d{5}|1\d{3}\.\d{4,5})\]\(https://arxiv\.org/abs/\1\)", r"\[doi:(10\.\S+)\]"
-        links = arxiv, rf"{doi}\(https://doi\.org/\1\)", r"\[((?:jmlr|lesswrong)\.\w+)\]\(https://(?:www\.)?\1/"
+        links = arxiv, rf"{doi}\(https://doi\.org/\1\)", r"\[((?:jmlr|lesswrong|github)\.\w+)\]\(https://(?:www\.)?\1/"
         assert sum(bool(re.search(link, entry)) for link in links) == 1 and re.search(r" \*[^*]+\.\* ", entry), key
 
 
