@@ -15,6 +15,7 @@ from minivit import Tensor, gradcheck, lens, nn, ops, vit
 from minivit.cli.recipes import recipe
 from minivit.config import ViTConfig
 from minivit.course import sheets
+from minivit.course.lessons import lessons
 from minivit.machinery.files import travelling
 
 TUTORIALS = travelling("tutorials")
@@ -226,6 +227,126 @@ def test_the_diagram_is_text_with_a_title_and_the_shapes_of_the_page():
         sides = tuple(map(int, numbers.split(",")))
         groups = [math.prod(in_numbers(side, 2)) for side in letters.split(",")]
         assert tuple(groups) == sides[-len(groups) :] and math.prod(groups) == math.prod(sides)
+
+
+# ---- references
+
+# "Ba et al. 2016", "Ba, Kiros and Hinton 2016", "Zhang (2019", with a letter where a name has two papers in a year
+NAMES = r"((?:[A-Z][\w'-]+|nostalgebraist)(?:, [A-Z][\w'-]+)*(?:,? and [A-Z][\w'-]+| et al\.)?)"
+CITATION = re.compile(NAMES + r",? \(?((?:18|19|20)\d\d[a-z]?)\b")
+PAPERS = read("references.md").partition("\n## ")[0]
+LESSONS = sorted(TUTORIALS.glob("[0-9][0-9]*.py"))
+TEACHERS = sorted((TUTORIALS / "teacher").glob("*.md"))
+
+
+def cited(path):
+    """{(name, year)} of every citation: all names that stand before the year, the first author's among them."""
+    text = re.sub(r"\s*\n\s*(?:# ?)?", " ", path.read_text(encoding="utf-8"))
+    return [(re.findall(r"[A-Z][\w'-]+|nostalgebraist", names), year) for names, year in CITATION.findall(text)]
+
+
+def references():
+    """{(first author, year): the entry's text}, in the order of the page."""
+    entries = [" ".join(entry.split()) for entry in re.split(r"\n- ", PAPERS)[1:]]
+    keys = [re.match(r"\*\*([\w'-]+)[^*]* (\d{4}[a-z]?)\.\*\* ", entry) for entry in entries]
+    return {(key[1], key[2]): entry for key, entry in zip(keys, entries, strict=True)}
+
+
+@pytest.mark.parametrize("path", [*LESSONS, *TEACHERS], ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_what_is_cited_stands_in_the_references(path):
+    known = references()
+    assert [(names, year) for names, year in cited(path) if not any((name, year) in known for name in names)] == []
+
+
+def test_references_say_which_lessons_name_them():
+    """If not, the right lines are those that pytest shows."""
+    named = {}
+    for path in LESSONS:
+        for names, year in cited(path):
+            for name in names:
+                named.setdefault((name, year), {})[path.name.partition("_")[0].lstrip("0")] = None
+    wrong = []
+    for key, entry in references().items():
+        lessons = list(named.get(key, ()))
+        said = f"Lesson{'s' * (len(lessons) > 1)} {', '.join(lessons)}." if lessons else "minivit's code."
+        if not entry.endswith(f". {said}"):
+            wrong.append(f"{' '.join(key)}: {said}")
+    assert wrong == []
+
+
+def test_references_are_in_order_and_lead_somewhere():
+    entries = references()
+    assert list(entries) == sorted(entries, key=lambda key: (key[0].lower(), key[1])) and len(entries) > 40
+    for key, entry in entries.items():
+        arxiv, doi = r"\[arXiv:(\d{4}\.\d{5}|1\d{3}\.\d{4,5})\]\(https://arxiv\.org/abs/\1\)", r"\[doi:(10\.\S+)\]"
+        links = arxiv, rf"{doi}\(https://doi\.org/\1\)", r"\[((?:jmlr|lesswrong|github)\.\w+)\]\(https://(?:www\.)?\1/"
+        assert sum(bool(re.search(link, entry)) for link in links) == 1 and re.search(r" \*[^*]+\.\* ", entry), key
+
+
+# ---- glossary
+
+
+def terms():
+    """(term, its lessons), of every row of the glossary."""
+    lines = [line for line in read("glossary.md").splitlines() if line.startswith("|")][2:]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [(row[1], re.findall(r"\d+b?", row[3])) for row in rows]
+
+
+def plain(text):
+    """Words alone, in small letters, without Markdown's signs and the # of a comment."""
+    return " ".join(re.sub(r"\n\s*#", "\n", text).replace("*", "").replace("`", "").split()).lower()
+
+
+@pytest.mark.parametrize("lesson", sorted({lesson for _, lessons in terms() for lesson in lessons}))
+def test_a_lesson_teaches_the_terms_that_the_glossary_says(lesson):
+    """In the core or in its extra."""
+    paths = TUTORIALS.glob(f"{int(lesson.rstrip('b')):02}*_*.py")
+    text = plain("\n".join(path.read_text(encoding="utf-8") for path in paths))
+    missing = [term for term, lessons in terms() if lesson in lessons and plain(term) not in text]
+    assert missing == []
+
+
+def test_the_glossary_is_in_order_and_has_what_students_ask_for():
+    names = [term.lower() for term, _ in terms()]
+    assert names == sorted(names) and len(names) == len({*names})
+    assert {"logit", "cls", "cotangent", "einsum", "attention weights", "inductive bias", "residual stream"} <= {*names}
+
+
+# ---- teacher's pages
+
+MINUTES = {lesson.number: lesson.minutes for lesson in lessons()}
+
+
+@pytest.mark.parametrize("path", TEACHERS, ids=lambda path: path.stem)
+def test_a_teachers_page_has_its_parts_and_its_minutes(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 120 and text.isascii() and not re.search(r"<[a-z/]+>|\$", text)
+    assert text.startswith(f"# Teaching lesson {int(path.stem)}: ")
+    headings = re.findall(r"^## (.+)$", text, re.M)
+    extra = [f"Minutes of {int(path.stem)}b"] * (f"{path.stem}b" in MINUTES)
+    expected = ["Minutes", *extra, "Draw", "Where students get lost", "Predict, then run", "Answers"]
+    assert sorted(headings) == sorted(expected)
+    for heading, number in zip(["Minutes", *extra], [path.stem, f"{path.stem}b"], strict=False):
+        rows = re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", text, re.M | re.S)[1]
+        assert sum(map(int, re.findall(r"^\| (\d+) \|", rows, re.M))) == MINUTES[number], heading
+
+
+@pytest.mark.parametrize("path", TEACHERS, ids=lambda path: path.stem)
+def test_a_teachers_page_asks_three_questions_with_a_right_answer_and_reasons(path):
+    part = re.search(r"^## Predict, then run\n(.*?)^## ", path.read_text(encoding="utf-8"), re.M | re.S)[1]
+    questions = re.split(r"^### ", part, flags=re.M)[1:]
+    assert [question[:3] for question in questions] == ["1. ", "2. ", "3. "]
+    for question in questions:
+        options, right, reasons = re.split(r"Right: \(([a-e])\)", question)
+        asked = re.findall(r"\(([a-e])\) ", options)
+        assert len(asked) >= 3 and asked == list("abcde"[: len(asked)]) and right in asked
+        assert {*asked} - {right} <= {*re.findall(r"\(([a-e])\)", reasons)} and re.search(r"\d", reasons)
+
+
+@pytest.mark.parametrize("number", sorted(number for number in MINUTES if not number.endswith("b")))
+def test_every_lesson_has_a_teachers_page(number):
+    assert f"{number}.md" in [path.name for path in TEACHERS]
 
 
 # ---- links

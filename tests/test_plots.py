@@ -457,3 +457,14 @@ def test_no_title_is_cut_off_at_the_top(share, rng):
         drawn(figure)
         tops = [ax.title.get_window_extent().y1 for ax in figure.axes if ax.get_title()]
         assert max(tops) <= figure.bbox.height
+
+
+def test_found_patches_lie_on_the_patches_of_their_number(rng):
+    pictures = rng.integers(0, 256, (2, 8, 12, 3), dtype=np.uint8)
+    figure = plots.found_patches(pictures, [[0, 5], [4, 4]], 4, ["one", "other"], name="found", caption="Here.")
+    drawn(figure)
+    places = [[(text.get_text(), *text.get_position()) for text in ax.texts] for ax in figure.axes]
+    assert places == [[("0", 2, 2), ("1", 10, 6)], [("0", 6, 6), ("1", 6, 6)]]
+    assert [ax.get_title() for ax in figure.axes] == ["one", "other"] and figure.get_label() == "found"
+    with pytest.raises(ShapeError, match="there is no patch 6"):
+        plots.found_patches(pictures, [[0], [6]], 4, ["one", "other"])

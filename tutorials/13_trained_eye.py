@@ -69,10 +69,10 @@ spread = {}
 for centre in (0, scores.mean(0)):
     for temperature in (1, 0.07):
         p = ops.softmax((scores - centre) / temperature).data  # (B, K)
-        what = "centred" * np.ndim(centre) + " sharp" * (temperature < 1)
+        what = "centred " * np.ndim(centre) + "sharp" * (temperature < 1)
         entropies = [-(q * np.log(q + 1e-30)).sum(-1).mean() for q in (p, p.mean(0))]
         spread[what] = np.exp(entropies)
-        print("{:14} answers: each {:4.1f}, all {:4.1f}".format(what, *spread[what]))
+        print("{:13} answers: each {:4.1f}, all {:4.1f}".format(what, *spread[what]))
 assert spread["centred sharp"][0] < 2 and spread["centred sharp"][1] > 10
 
 # %% [markdown]
@@ -110,8 +110,8 @@ print("shares of the variance:", *(f"{share:.0%}" for share in shares))
 assert np.allclose(shares, found.shares, atol=1e-3)
 
 # %% [markdown]
-# Three numbers of 384 hold about half of what tells the patches apart. Do they belong
-# to the things in the photo, or to its pixels?
+# Three numbers of 384 hold most of what tells the patches apart, of the photos in the
+# box four fifths. Do they belong to the things in the photo, or to its pixels?
 #
 # ## Your turn
 #
@@ -160,9 +160,9 @@ plt.show()
 # ## A search
 #
 # Each principal component has two ends: six patches of yours that differ much. We look
-# for their like in the changed photo, and in the photo of the box that is least like
-# yours by its CLS. One matrix product gives the *cosine similarity* of all pairs. The
-# nearest may still be far: read it.
+# for their like in the changed photo, and in a photo of the box whose CLS is unlike
+# yours. One matrix product gives the *cosine similarity* of all pairs. The nearest may
+# still be far: read it.
 
 # %%
 box = [images.photo(name) for name in ("cat.jpg", "coffee.jpg", "pagoda.jpg")]
@@ -234,7 +234,7 @@ assert np.allclose(x.T @ (x @ w - y) + strength * w, 0, atol=1e-9)  # its gradie
 #
 # - Self-distillation: the student gives, for one crop, the teacher's answer for
 #   another; the teacher is its moving average. Centring and sharpening bar collapse.
-# - Three principal components hold about half of what tells a photo's patches apart.
+# - Three principal components hold most of what tells a photo's patches apart.
 # - The tokens know a patch again in the dark; to search is one matrix product.
 # - A linear probe on frozen features has a closed form: ten pictures can be enough.
 #

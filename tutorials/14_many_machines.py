@@ -90,7 +90,7 @@ assert apart(weighted, whole) < 1e-13 < apart(plain, whole)
 # The simple way: all send their vector to machine 0, which adds and sends the sum back.
 # It works, and machine 0 receives M - 1 vectors, and sends as many.
 #
-# The *ring* (Patarasu and Yuan 2009) loads all alike. Cut each vector into M parts. In
+# The *ring* (Patarasuk and Yuan 2009) loads all alike. Cut each vector into M parts. In
 # each step every machine sends one part to its right neighbour, all at once:
 #
 # - *reduce-scatter*, M - 1 steps: who gets a part adds its own to it and passes the sum
@@ -239,7 +239,7 @@ assert np.array_equal(np.concatenate(parts), alone)  # bit for bit
 # - Write the simple way, by machine 0, with its counts: who sends and receives most?
 #   Draw both over M.
 #
-# Sources: Patarasu and Yuan 2009, Rajbhandari et al. 2020, Zhao et al. 2023,
+# Sources: Patarasuk and Yuan 2009, Rajbhandari et al. 2020, Zhao et al. 2023,
 # Dosovitskiy et al. 2021, Dehghani et al. 2023.
 #
 # In the explorer, a page that `minivit explore PHOTO` writes:

@@ -169,7 +169,7 @@ assert abs(noise[256] * 16 - 1) < 0.1
 # - Send the gradient in half precision, 2 bytes a number: which of the six numbers
 #   above change, and by how much?
 #
-# Sources: Patarasu and Yuan 2009, Goyal et al. 2017.
+# Sources: Patarasuk and Yuan 2009, Goyal et al. 2017.
 #
 # In the explorer, a page that `minivit explore PHOTO` writes:
 # [explore.html#lesson=14](../explore.html#lesson=14)

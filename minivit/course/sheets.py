@@ -18,7 +18,7 @@ NOTE = "Computed by minivit: `python -m minivit.course.sheets` writes it. Number
 WORDS = {
     "attention": """\
 7: softmax does not change when all scores of a query grow alike, so what arrives at them sums to 0, and with it what
-arrives at the keys. 8: it is the same 0.1, exactly, for y is a linear map of v.""",
+arrives at the keys. 8: it is the same 0.1, exactly, for y is a linear map of the values.""",
     "image": """\
 2: patches 1 and 2. Feature 0 measures brightness, feature 1 right against left; what differs from top to bottom gets
 lost. Only the positions tell their tokens apart then.""",
