@@ -187,8 +187,8 @@ plt.show()
 # %% [markdown]
 # Why waves? One frequency makes an arrow e(a) = (sin(a w), cos(a w)). A step turns it
 # by the angle step * w, wherever it starts: e(a + step) is a *linear* map of e(a). So
-# the paper argues: a matrix can learn it. And e . e' tells only how far apart two places
-# are; with query and key matrices in between that is gone, unless they learn it.
+# the paper argues: a matrix can learn it. And e . e' tells only the distance of two
+# places; with query and key matrices in between that is gone, unless they learn it.
 
 # %%
 step, w = 2, 0.3
