@@ -15,7 +15,7 @@
 # of what was repeated is a sum; (4) CLS is filled by attention; (5) what the last block
 # throws away; (6) the attention weight as evidence, and its limits.
 #
-# Teach: 40 minutes. Run: 3 seconds.
+# Teach: 40 minutes. Run: 2 seconds.
 #
 # Axes: B batch, C channels, H W pixels, P patch side, N patches, T = N + 1 tokens,
 # D hidden size, h heads, L blocks, q k query and key tokens
