@@ -1,4 +1,4 @@
-"""What lessons 7 and 8 build, beyond their own asserts: the ledger beside the model, and the engine."""
+"""What lessons 7 and 8 build, beyond their own asserts: the ledger, the engine, and five mistakes, each as told."""
 
 import math
 import re
@@ -156,3 +156,21 @@ def test_the_engine_is_as_long_as_the_title_says(engine):
             if lines and lines[0].startswith((*parts, "add = op(")):
                 count += len(lines)
     assert f"in {count} lines" in title
+
+
+def test_the_five_wrong_backwards_are_wrong_as_lesson_8b_says(capsys):
+    found, said = run("08b")["found"], capsys.readouterr().out
+    backward, numeric = ({name: getattr(one, part) for name, one in found.items()} for part in ("backward", "numeric"))
+    for name, expected in (
+        ("mean_of_patches", 5 * numeric["mean_of_patches"]),  # of 5 patches
+        ("difference", -numeric["difference"]),
+        ("project", numeric["project"].T),
+        ("centre", numeric["centre"] + np.mean(backward["centre"])),
+        ("lazy_softmax", np.zeros((4, 3))),
+    ):
+        np.testing.assert_allclose(backward[name], expected, atol=1e-6)
+        assert not np.allclose(backward[name], numeric[name], atol=1e-3)
+    assert (found["difference"].argument, found["project"].argument) == ("y", "weight")
+    assert 1e-4 < abs(backward["nearly_gelu"] - numeric["nearly_gelu"]).max() < 1e-3
+    for hint in ("zero everywhere", "factor 5.000", "sign is turned", "transposed one", "off by the same amount"):
+        assert hint in said

@@ -14,8 +14,8 @@
 #
 # New ideas: (1) a photo is an array, and its axes have an order; (2) patches, a
 # sequence of N; (3) reshape names axes, transpose moves them; (4) einsum; (5) a
-# convolution whose stride is its kernel; (6) a sequence has an order, but no width; (7)
-# silent errors: the right shape and the wrong picture.
+# convolution whose stride is its kernel; (6) a sequence has an order, but no width;
+# (7) silent errors: the right shape and the wrong picture.
 #
 # Teach: 40 minutes. Run: 2 seconds.
 #

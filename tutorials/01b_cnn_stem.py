@@ -30,8 +30,8 @@ from minivit import datasets, images, lessons, nn, ops, optim, plots, training, 
 # %% [markdown]
 # ## Two ways to 14 x 14 vectors
 #
-# A *stem* is a stack of small convolutions with overlapping windows. Ours: four of 3 x
-# 3 with stride 2, and after each a *nonlinearity*, the GELU of lesson 6. Four times
+# A *stem* is a stack of small convolutions with overlapping windows. Ours: four of
+# 3 x 3 with stride 2, and after each a *nonlinearity*, the GELU of lesson 6. Four times
 # half of 224 is 14: as many vectors as there are patches of 16 x 16. All filters are
 # random: what a vector can see does not depend on what it looks for.
 

@@ -242,7 +242,7 @@ plt.show()
 #
 # 1. Exercise 02, the backward for a batch: `minivit exercise 02` writes the stub, and
 #    `minivit check 02` grades it.
-# 2. Learn on patches that are not normalised, `lr` 0.005. What comes first, and why?
+# 2. Learn on patches that are not normalised, `lr` 0.001. What comes first, and why?
 #
 # Sources: Dosovitskiy et al. 2021.
 #

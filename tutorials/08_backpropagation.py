@@ -155,7 +155,7 @@ assert one.grad == 6
 # %% [markdown]
 # Six! `four` hands a 1 to `two`, which passes it on along both its roads: 2 in `one`.
 # Then the *second* 1 arrives: `two` has 2 now, passes 2 on, twice: 4 more. (To pass on
-# only what is new is right, and useless: 24 forks `x + f(x)` are 16 million roads.)
+# only what is new is right, and useless: the 24 forks of 12 blocks are 2**24 roads.)
 #
 # ## Second answer: a number that is wrong only sometimes
 #

@@ -16,10 +16,10 @@
 # (2) the *random cotangent*; (3) *gradcheck*, and how each mistake looks; (4) what it
 # cannot find: a wrong forward; (5) *directional derivatives*, for a whole model.
 #
-# Teach: 40 minutes. Run: 3 seconds.
+# Teach: 40 minutes. Run: 2 seconds.
 #
-# Axes: N patches, D hidden size, K classes; q k query and key tokens. An op's input is
-# x, its output y; d before a name is a gradient.
+# Axes: N patches, D hidden size; q k query and key tokens. An op makes y of x, or z of
+# x and y; d before a name is a gradient.
 
 # %%
 import matplotlib.pyplot as plt
@@ -82,16 +82,15 @@ scores, found = rng.standard_normal((4, 3)), {}  # (q, k)
 print("lazy softmax, summed:", gradcheck(lambda x: lazy_softmax(x).sum(), scores))
 
 def catch(fn, *inputs):
-    """What gradcheck says; its worst comparison is kept for a picture."""
+    """Print what gradcheck says, keep the worst. -> whether it found a mistake."""
     try:
-        gradcheck(fn, *inputs)
+        return not gradcheck(fn, *inputs)
     except GradientError as error:
         found[fn.__name__] = max(compare(fn, *inputs), key=lambda each: each.worst)
         print(error)
-        return str(error)
-    return "nothing"
+        return True
 
-assert "zero everywhere" in catch(lazy_softmax, scores)
+assert catch(lazy_softmax, scores)
 
 # %% [markdown]
 # So gradcheck gives each output a random weight, the *random cotangent*, then adds. No
@@ -107,7 +106,7 @@ assert "zero everywhere" in catch(lazy_softmax, scores)
 def mean_of_patches(x):
     return x.mean(0), lambda dy: np.broadcast_to(dy, x.shape)  # (N, D) -> (D,)
 
-assert "factor 5.000" in catch(mean_of_patches, rng.standard_normal((5, 4)))
+assert catch(mean_of_patches, rng.standard_normal((5, 4)))
 
 # %% [markdown]
 # The 1 / N is missing, and gradcheck tells us N. **Two**: a difference, as in add.
@@ -118,7 +117,7 @@ def difference(x, y):
     return x - y, lambda dz: (dz, dz)
 
 square = rng.standard_normal((4, 4))
-assert 'argument "y"' in catch(difference, square, square.T)
+assert catch(difference, square, square.T)
 
 # %% [markdown]
 # It names the argument: x is right, y has the wrong sign. **Three**: a linear layer.
@@ -129,18 +128,18 @@ assert 'argument "y"' in catch(difference, square, square.T)
 def project(x, weight):
     return x @ weight.T, lambda dy: (dy @ weight, x.T @ dy)
 
-assert "transposed" in catch(project, rng.standard_normal((6, 4)), square)
+assert catch(project, rng.standard_normal((6, 4)), square)
 
 # %% [markdown]
-# It is dy.T @ x. With 4 inputs and 3 outputs the engine had refused the shape: so test
-# with odd, unequal sizes. **Four**: take the mean away, the first half of a layer norm.
+# It is dy.T @ x. With 4 inputs and 3 outputs the engine would have refused the shape:
+# so test with odd, unequal sizes. **Four**: take the mean away, as a layer norm does.
 
 # %%
 @differentiable
 def centre(x):
     return x - x.mean(), lambda dy: dy
 
-assert "same amount" in catch(centre, rng.standard_normal(12))
+assert catch(centre, rng.standard_normal(12))
 
 # %% [markdown]
 # The mean depends on x, too: a second road, and its gradient is missing. **Five**, the
@@ -155,7 +154,7 @@ def nearly_gelu(x):
 
 catch(nearly_gelu, np.linspace(-3, 3, 24))
 off = found["nearly_gelu"].backward - found["nearly_gelu"].numeric
-print(f"largest difference {abs(off).max():.1e}: to three decimals it had passed")
+print(f"largest difference {abs(off).max():.1e}: a test of three decimals lets it pass")
 assert 1e-4 < abs(off).max() < 1e-3
 
 # %% [markdown]
@@ -189,7 +188,7 @@ wrong_axis = ops.softmax(scores, axis=0).data  # over the queries
 print("softmax over the queries:", gradcheck(lambda x: ops.softmax(x, axis=0), scores))
 print("but the rows sum to", *wrong_axis.sum(1).round(2))
 print("absolute, of numbers above 0:", gradcheck(absolute, rng.random(6)))
-assert catch(absolute, scores) != "nothing"
+assert catch(absolute, scores)
 
 # %% [markdown]
 # So test the values against a plain version, and the gradients on every kind of input.
