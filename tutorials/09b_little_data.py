@@ -174,11 +174,10 @@ print(f"their own pictures: {min(known):.0%} right, or more")
 assert results["ViT"][1][-1] > results["ViT"][1][0]
 
 # %%
-few_panel = {"lines": results, "xscale": "log", "xticks": counts}
 plots.curves(
-    few_panel | {"xlabel": "pictures of each digit", "ylabel": "accuracy"},
+    {"lines": results, "xscale": "log", "xticks": counts, "xlabel": "pictures a digit"},
     name="little_data",
-    caption="Bands go from the lower to the higher of two draws of the pictures.",
+    caption="Accuracy; bands go from the lower to the higher of two draws.",
 )
 plt.show()
 

@@ -9,9 +9,8 @@
 # The question: here are ten views each of twelve places. Must a model that shall tell
 # the places apart start from nothing?
 #
-# Builds: a trained body with a new head; the head learned alone (linear probe), then
-# with the last block (finetuning), against a model from scratch: each at a learning
-# rate chosen on validation, and over three draws.
+# Builds: a trained body with a new head that learns alone (linear probe), then with the
+# last block (finetuning), against a model from scratch; rates chosen on validation.
 #
 # New ideas: (1) pretraining and transfer; (2) a new head on a frozen body; (3) linear
 # probe; (4) finetuning, gently; (5) a learning rate for each way; (6) spread of draws.
@@ -117,9 +116,9 @@ assert apart < 1e-5
 # ## Three ways to learn
 #
 # - **linear probe**: 100 steps for the head alone;
-# - **finetuning**: then 20 steps for head *and* last block, 1.8 million numbers. (First
+# - **finetuning**: then 12 steps for head *and* last block, 1.8 million numbers. (First
 #   the head: a random one sends random gradients into the body, Kumar et al. 2022.)
-# - **from scratch**: a small ViT, 100 steps, augmented as in `recipe("photos")`.
+# - **from scratch**: a small ViT, 200 steps, the views mirrored and shifted at random.
 
 
 # %%
@@ -166,17 +165,18 @@ def linear_probe(count, seed, lr, data):
 def finetuning(count, seed, lr, data):
     rows, rng = draw(count, seed)
     top = Top(probe(count, seed, chosen[linear_probe]))
-    descend(top, tokens[pool][rows], pool.labels[rows], 20, lr, rng)
+    descend(top, tokens[pool][rows], pool.labels[rows], 12, lr, rng)
     return right(top, tokens, data)
 
 
 def from_scratch(count, seed, lr, data):
     rows, rng = draw(count, seed)
     sizes = {"patch_size": 14, "image_size": SIDE, "num_labels": K}
-    config = ViTConfig(**recipe("photos").model | sizes)
+    config = ViTConfig(**recipe("photos").model | sizes | {"num_hidden_layers": 2})
     model = ViTForImageClassification(config, rng=rng)
-    epochs = 100 // -(-len(rows) // 24)  # 100 steps
-    plan = dataclasses.replace(recipe("photos"), epochs=epochs, batch_size=24, lr=lr)
+    epochs = 200 // -(-len(rows) // 24)  # 200 steps
+    changes = {"epochs": epochs, "batch_size": 24, "lr": lr, "affine": {}, "crop": 4}
+    plan = dataclasses.replace(recipe("photos"), **changes)
     plan.fit(model, pool[rows], rng=rng, verbose=False)
     return evaluate(model, data).accuracy
 
@@ -190,7 +190,7 @@ def from_scratch(count, seed, lr, data):
 # %%
 rates = {
     linear_probe: [1e-3, 1e-2, 1e-1],
-    finetuning: [1e-5, 1e-4, 1e-3, 1e-2],
+    finetuning: [1e-5, 1e-4, 1e-2],
     from_scratch: [5e-4, 2e-3, 8e-3],
 }
 chosen = {}
@@ -201,8 +201,8 @@ for way, candidates in rates.items():
     assert way is not finetuning or max(found) > found[-1]
 
 # %% [markdown]
-# Finetuning: at 1e-5 it is the probe and hardly more. With a larger rate it gets worse,
-# and at 1e-2 about half of what the body knew is forgotten. *Gently* is the word.
+# Finetuning: at 1e-5 it is the probe and hardly more; at 1e-2, after twelve steps, most
+# of what the body knew is forgotten. *Gently* is the word.
 #
 # ## Your turn
 #
@@ -222,13 +222,15 @@ assert race["linear_probe"][1][-1] > race["from_scratch"][1][-1]
 # %%
 plots.curves(
     {"lines": race, "xscale": "log", "xticks": counts, "xlabel": "views a place"},
-    name="race",
+    name="transfer",
     caption="Accuracy on the test views; a band spans three draws of the views.",
 )
 plt.show()
 
 # %% [markdown]
-# RACE
+# With ten views of each place, the probe knows far more of them again than the model
+# from scratch, and already with three: that is transfer. Finetuning is about where the
+# probe is; the bands overlap. On so few views the last block has little to add.
 #
 # ## What you can say now
 #
@@ -240,7 +242,7 @@ plt.show()
 # ## Exercises
 #
 # 1. `minivit exercise 10`: the backward of positions on another grid (lesson 10b).
-# 2. Give `from_scratch` 400 steps. How much of the gap does it close?
+# 2. Give `from_scratch` 100 steps, then 400. How much of the gap is only patience?
 #
 # Sources: Kumar et al. 2022, Oquab et al. 2023
 #

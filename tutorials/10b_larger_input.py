@@ -207,7 +207,7 @@ plt.show()
 # ## Exercises
 #
 # 1. `minivit exercise 10`: the backward of this interpolation.
-# 2. Give `keys` a = -0.5. How much do the numbers of your photo change?
+# 2. Give `keys` a = -0.5. How much does `matrix(4, 6)` change? What does not change?
 #
 # Sources: Dosovitskiy et al. 2021, Keys 1981, Oquab et al. 2023
 #
