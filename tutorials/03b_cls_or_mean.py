@@ -241,7 +241,7 @@ assert share > 0.2
 # ## Exercises
 #
 # 1. Read CLS and the mean side by side, with a head of 2 D inputs. Is it better?
-# 2. Count again for ViT-Tiny (D = 192, F = 768). Why is it a little less than 84%?
+# 2. Count again for ViT-Tiny (D = 192, F = 768). Why is it more than 84%?
 #
 # Sources: Dosovitskiy et al. 2021, Touvron et al. 2021b.
 #

@@ -33,8 +33,7 @@ from minivit.ops.positions import sine_cosine_positions
 # %% [markdown]
 # ## Shuffle the patches
 #
-# Four untrained blocks see the photo, and its patches in another order: with their
-# positions, then with all positions zero.
+# Four untrained blocks see the photo, and its patches shuffled: first with positions.
 
 # %%
 rng = np.random.default_rng(0)
@@ -129,7 +128,7 @@ def learn(positions, learned):
     model = vit.ViTForImageClassification(config, rng=0)
     table = model.vit.embeddings.position_embeddings  # (1, T, D)
     table.data[:], table.requires_grad = positions, learned
-    sgd = optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    sgd = optim.SGD([x for x in model.parameters() if x.requires_grad], lr=0.1)
     how = dict(epochs=8, batch_size=50, optimizer=sgd, verbose=False)
     history = training.fit(model, train, test, **how)
     return model, [row["test_accuracy"] for row in history]
@@ -186,29 +185,30 @@ plots.curves(
 plt.show()
 
 # %% [markdown]
-# Why waves? One frequency makes an arrow (sin(a w), cos(a w)). A step of k places turns
-# it by the angle k w, wherever it starts: p(a + k) is a *linear* map of p(a). So the
-# paper argues: a matrix can learn it. And p . p' tells only how far apart two places
-# are; with query and key matrices in between that is gone, unless they learn it.
+# Why waves? One frequency makes an arrow e(a) = (sin(a w), cos(a w)). A step turns it
+# by the angle step * w, wherever it starts: e(a + step) is a *linear* map of e(a). So
+# the paper argues: a matrix can learn it. And e . e' tells only the distance of two
+# places; with query and key matrices in between that is gone, unless they learn it.
 
 # %%
-k, w = 2, 0.3
-turn = np.array([[np.cos(k * w), np.sin(k * w)], [-np.sin(k * w), np.cos(k * w)]])
-p = np.array([[np.sin(a * w), np.cos(a * w)] for a in range(14)])  # (14, 2)
-print("place 5 turned", (turn @ p[5]).round(3), "place 7", p[7].round(3))
-mapped = (p @ rng.standard_normal((2, 2))) @ (p @ rng.standard_normal((2, 2))).T
-print("p . p'          for 1, 3 and for 8, 10:", (p @ p.T)[[1, 8], [3, 10]].round(3))
-print("(Wq p) . (Wk p') for 1, 3 and for 8, 10:", mapped[[1, 8], [3, 10]].round(3))
-assert np.allclose(p[:-k] @ turn.T, p[k:])
+step, w = 2, 0.3
+sin, cos = np.sin(step * w), np.cos(step * w)
+turn = np.array([[cos, sin], [-sin, cos]])
+e = np.array([[np.sin(a * w), np.cos(a * w)] for a in range(14)])  # (14, 2)
+print("place 5 turned", (turn @ e[5]).round(3), "place 7", e[7].round(3))
+Wq, Wk = rng.standard_normal((2, 2, 2))
+for name, dot in ("e . e'", e @ e.T), ("(Wq e) . (Wk e')", (e @ Wq) @ (e @ Wk).T):
+    print(f"{name:16} from 1 to 3 {dot[1, 3]:+.3f}, from 8 to 10 {dot[8, 10]:+.3f}")
+assert np.allclose(e[:-step] @ turn.T, e[step:])
 
 # %% [markdown]
 # ## What a table learns from photos
 #
 # What a model assumes before the first picture is its *inductive bias*. A convolution
-# has much: neighbours belong together, here is like there. Waves have some: near places
-# are alike. A random table has none and must learn that a photo has rows and columns
-# (Dosovitskiy et al. 2021, section 3.1). Does it? DINOv2 learned its 37 x 37 positions
-# from photos without labels (Oquab et al. 2023).
+# has much: neighbours belong together, a pattern means the same anywhere. Waves have
+# some: near places are alike. A random table has none, it must learn that a photo has
+# rows and columns (Dosovitskiy et al. 2021, section 3.1). Does it? DINOv2 learned its
+# 37 x 37 positions from photos without labels (Oquab et al. 2023).
 
 # %%
 learned = weights.dinov2_small().embeddings.position_embeddings.data[0, 1:]  # (N, D)
@@ -241,7 +241,7 @@ plt.show()
 #
 # 1. **Exercise 04**, write the backward: `minivit exercise 04 --out DIR` writes a stub,
 #    and `minivit check FILE` grades what you make of it.
-# 2. Number the patches: row n + 1 of the table is n / 16 times one random vector. Try
+# 2. Number the patches: row n + 1 is n / 16 times one random vector, not learned. Try
 #    left or right, then above or below (`images.transpose(0, 1, 3, 2)`).
 #
 # Sources: Vaswani et al. 2017, Dosovitskiy et al. 2021, Oquab et al. 2023.

@@ -38,9 +38,9 @@ from minivit.cli.recipes import recipe
 # *validation set* we learn: which learning rate, how many epochs? From the *test set*
 # nobody learns: it is looked at once, at the end. Who chooses by it misleads himself.
 #
-# Which rows for validation? Neighbours in this file are alike, as of one hand (of 59 %
-# of the digits, the most like of their class is within 140 rows; by chance: 15 %). A
-# random draw would put each hand on both sides: we take the last 180 of the first half.
+# Which rows for validation? Neighbours in this file are alike, as of one hand. 180 rows
+# drawn at random say 0.985, the last 180 of the first half 0.956, and the test set, of
+# other hands, 0.956 to 0.959 (30 epochs, 3 seeds). So we take the last ones.
 
 # %%
 half, test = datasets.digits()

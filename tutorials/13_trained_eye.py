@@ -90,18 +90,18 @@ def pixels(picture):
     return images.pixel_values(picture, picture.size[::-1], **images.IMAGENET)
 
 
-def look(model, made):
-    """The final tokens (T, D) of a picture."""
+def look(model, *made):
+    """The final tokens (B, T, D) of pictures of one size."""
+    x = np.stack([pixels(shown) for shown in made])  # (B, C, H, W)
     with no_grad():
-        out = model(pixels(made)[None], interpolate_pos_encoding=True)
-    return out.last_hidden_state.data[0]
+        return model(x, interpolate_pos_encoding=True).last_hidden_state.data
 
 
 def unit(x):
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
-tokens = {name: look(model, picture) for name, model in models.items()}  # (T, D)
+tokens = {name: look(model, picture)[0] for name, model in models.items()}  # (T, D)
 centred = tokens["trained"][1:] - tokens["trained"][1:].mean(0)  # (N, D)
 variances, _ = np.linalg.eigh(centred.T @ centred)  # the smallest first
 found = lens.principal_components(tokens["trained"][1:], 3)
@@ -126,7 +126,7 @@ negative = dark.point(lambda value: 200 - value)
 mirror = np.arange(N).reshape(grid)[:, ::-1].ravel()  # patch n lies there at mirror[n]
 changed, same = {}, {}
 for name, model in models.items():
-    changed[name], of_negative = look(model, dark), look(model, negative)  # (T, D)
+    changed[name], of_negative = look(model, dark, negative)  # (T, D) each
     before = tokens[name][1:] - tokens[name][1:].mean(0)  # (N, D)
     for kind, x in (("dark", changed[name]), ("negative", of_negative)):
         after = x[1:][mirror] - x[1:].mean(0)
@@ -167,7 +167,7 @@ plt.show()
 # %%
 box = [images.photo(name) for name in ("cat.jpg", "coffee.jpg", "pagoda.jpg")]
 box = [images.fit_patches(path, 14, patches=256) for path in box]
-mine, there = tokens["trained"], [look(eye, shown) for shown in box]  # (T, D)
+mine, there = tokens["trained"], [look(eye, shown)[0] for shown in box]  # (T, D)
 near = np.array([unit(mine[0]) @ unit(x[0]) for x in there])
 further, other = near.argsort()[:2]  # of the box, those least like yours
 along = lens.principal_components(mine[1:], 3).coordinates  # (N, 3)
@@ -206,7 +206,7 @@ def crops(shown, half, count=10):
 
 
 def features(model, made):
-    x = np.stack([look(model, crop) for crop in made])  # (B, T, D)
+    x = look(model, *made)  # (B, T, D)
     return np.concatenate([x[:, 0], x[:, 1:].mean(1)], axis=1).astype(float)  # (B, 2 D)
 
 

@@ -147,9 +147,10 @@ plt.show()
 # %% [markdown]
 # ## The ledger
 #
-# Where does it end? Not at the wire, at memory. Data parallel keeps, on *each* machine,
-# the weights, their gradients, and AdamW's two averages (lesson 9): 4 + 4 + 4 + 4 bytes
-# a parameter in float32. More machines do not make that less. First our own count:
+# Where does it end? At the wire (lesson 14b), and at memory. Data parallel keeps, on
+# *each* machine, the weights, their gradients, and AdamW's two averages (lesson 9):
+# 4 + 4 + 4 + 4 bytes a parameter in float32. More machines do not make that less.
+# First our own count:
 
 # %%
 small = vit.ViTForImageClassification(config, rng=0)
