@@ -139,7 +139,7 @@ def test_cls_starts_as_a_standard_normal_vector():
 
 @pytest.mark.parametrize("value_einsum, reads_others", [(PUBLISHED, False), (CORRECTED, True)])
 def test_who_reads_whom(value_einsum, reads_others):
-    """The context of a token is a multiple of its own value in the published notebook, and not in the right one."""
+    """The context of a token is a multiple of its own value with the notebook's einsum, and not with the right one."""
     attention = MultiheadSelfAttention(6, 2, value_einsum).to(np.float64)
     x = np.random.default_rng(1).standard_normal((4, 6))
     ratio = attention(x, x, x).data.reshape(4, 2, 3) / attention.wv(x.reshape(4, 2, 3)).data  # (T, h, d)
@@ -247,6 +247,16 @@ def test_sizes_of_the_notebook_and_its_memory():
     tracemalloc.stop()
     assert embedding.cls_token.grad.any()
     assert peak < 350e6
+
+
+def test_the_plain_way_keeps_one_array_of_scores_for_backward():
+    """The query is divided by sqrt(d): divided scores would be a second array that waits."""
+    attention, x = MultiheadSelfAttention(64, 8, "qhm,mhd->qhd"), np.ones((400, 64), np.float32)
+    tracemalloc.start()
+    context = attention(x, x, x)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert context.shape == (400, 64) and 1 < kept / (4 * 8 * 400 * 400) < 1.5
 
 
 def test_only_the_first_block_brings_the_tokens_to_the_width_of_the_rest():

@@ -52,8 +52,8 @@ print(Embedding(x, out_channels=512, kernel_size=3)().shape)
 # %% [markdown]
 # 224 / 3 is no whole number: 74 patches a side, and two rows and columns of pixels are
 # never read. A patch is 3 x 3 x 3 = 27 numbers, and one matrix makes a token of them.
-# Positions are not learned rows. The numbers 1 ... 5476 go through one linear layer:
-# position n is n * w + b. CLS comes in front, without a position. By hand:
+# Positions are not learned rows. The numbers 1 to 5476 go through one linear layer:
+# patch 0 gets w + b, patch 5475 gets 5476 w + b. CLS comes in front, without. By hand:
 
 # %%
 P, side, D, h = 3, 74, 512, 8
@@ -71,7 +71,7 @@ for patch in (0, 9, 99, 999, 5475):
     print(f"patch {patch:4}: length {two[0]:4.1f}, its position {two[1]:8.1f}")
 
 # %% [markdown]
-# A norm follows, and divides a token by its length. Patch 5475 is then its position and
+# A norm follows, and divides a token by its size. Patch 5475 is then its position and
 # next to nothing of photo. Nothing says so: the shapes are right.
 #
 # ## Cell 4: attention, with one small map for all heads

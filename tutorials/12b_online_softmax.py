@@ -130,20 +130,20 @@ off = np.linalg.norm([so_far - y[::160] for _, so_far in path], axis=2).T  # (5,
 
 # %%
 plots.curves(
-    {"lines": dict(enumerate(tops)), "title": "running maximum", "xlabel": "tile"},
-    {"lines": dict(enumerate(off)), "title": "distance to the answer"},
+    {"lines": dict(enumerate(tops)), "title": "running maximum, tile by tile"},
+    {"lines": dict(enumerate(off)), "title": "distance to the last answer"},
     name="running_maximum",
-    caption="Tile by tile, for five queries: the running maximum only rises, and the "
-    "answer so far comes to rest when the largest score has been met.",
+    caption="Five queries: the running maximum only rises, and the answer so far comes "
+    "to rest when the largest score has been met.",
 )
 plt.show()
 
 # %% [markdown]
 # ## Backward makes them again
 #
-# log_sum is one number a query. With it p = exp(s - log_sum) comes back, tile by tile.
-# This *recomputation* costs one matrix product more, and saves the gigabytes (Rabe and
-# Staats 2021; Dao et al. 2022).
+# log_sum is one number a query. With it p = exp(s - log_sum) comes back, tile by tile;
+# and the sum over the keys in softmax's backward is dy y. *Recomputation* costs one
+# matrix product more, and saves the gigabytes (Rabe and Staats 2021; Dao et al. 2022).
 
 # %%
 q, k, v = (t.astype(np.float64) for t in (q / d**0.5, k, v))
@@ -173,7 +173,7 @@ assert max(apart) < 1e-9
 # computes *more*, and is faster: that is *IO-aware*, and the point of that paper.
 
 # %%
-T_all, M = 5477, 48 * 1024  # tokens; numbers in 192 KB, an A100's SRAM beside each core
+T_all, M = 5477, 48 * 1024  # tokens; numbers in 192 KB, SRAM of an A100's core
 plain = 4 * T_all**2 + 4 * T_all * d  # numbers moved, one head, forward
 passes = -(-T_all // (M // (4 * d)))
 flash = 2 * T_all * d + passes * 3 * T_all * d
@@ -189,20 +189,18 @@ pieces, every = [], np.zeros((1, h, T_all, 1), np.float32)
 
 
 def formula(place, q, k):
-    pieces.append((q.shape[2], k.shape[2]) if len(q) else (T_all, T_all))
+    pieces.append((len(q) * q.shape[2], k.shape[2]))  # first it is tried on nothing
     return (q,), (k,)
 
 
 by_queries(formula, (every,), (every,))
-print(f"{len(pieces) - 1} pieces, {min(pieces)[0]} or more queries each")
+print(f"{len(pieces) - 1} pieces, of at most {max(pieces)[0]} queries")
 assert {keys for _, keys in pieces} == {T_all}
 
 # %% [markdown]
 # No: each piece has *all* the keys of its queries, softmax finds its maximum in it, and
 # minivit needs recomputation alone. The price: a piece grows with T, 189 queries x 5477
-# keys are 4 MB. FlashAttention's tile does not.
-#
-# ## The notebook's four encoders
+# keys are 4 MB. FlashAttention's tile does not. Now the notebook's four encoders.
 
 # %%
 embedding = notebook.Embedding(x, D, rng=1)
@@ -217,12 +215,13 @@ print(f"{waiting / 1e6:.0f} MB wait for backward, {peak / 1e6:.0f} MB at the hig
 one = 4 * h * len(y) ** 2  # bytes
 print(f"plain: 4 x {one / 1e6:.0f} MB of weights wait: {4 * one / peak:.0f} times that")
 heights = {"plain, computed": 4 * one, "1 block of it": one, "tiled, measured": peak}
+heights = {name: size / 1e9 for name, size in heights.items()}
 assert peak < one
 
 # %%
 plots.bars(
     {"4 blocks": heights},
-    ylabel="bytes",
+    ylabel="GB",
     name="memory",
     caption="5477 tokens, 8 heads: what the attention weights alone would take, and "
     "what four whole blocks took at the highest, forward and backward.",
