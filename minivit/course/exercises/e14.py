@@ -1,8 +1,8 @@
-"""Exercise 14: write the backward of a linear layer whose weight is kept in parts by N machines.
+"""Exercise 14: write the backward of a linear layer whose weight is kept in parts by M machines.
 
-Each machine keeps E / N rows of the weight, and has its own examples. Forward, an all-gather brings the parts together,
+Each machine keeps F / M rows of the weight, and has its own examples. Forward, an all-gather brings the parts together,
 and each machine multiplies its examples by the whole weight: y_i = x_i weight^T.
-x: (N, B, D), x[i] is machine i's.  parts: (N, E / N, D), parts[i] is what machine i keeps.  y: (N, B, E).
+x: (M, B, D), x[i] is machine i's.  parts: (M, F / M, D), parts[i] is what machine i keeps.  y: (M, B, F).
 dy, the gradient that arrives, has the shape of y; dx and dparts have the shapes of x and parts.
 
 Hint: machine i knows the gradient of the *whole* weight, as far as its own examples go: dy_i^T x_i. Every machine has
@@ -17,9 +17,9 @@ from minivit import differentiable
 
 @differentiable
 def sharded_linear(x, parts):
-    """Linear with a weight in parts: x (N, B, D), parts (N, E / N, D) -> y (N, B, E)."""
-    weight = np.concatenate(parts)  # (E, D), the all-gather
-    y = x @ weight.T  # (N, B, E)
+    """Linear with a weight in parts: x (M, B, D), parts (M, F / M, D) -> y (M, B, F)."""
+    weight = np.concatenate(parts)  # (F, D), the all-gather
+    y = x @ weight.T  # (M, B, F)
 
     def backward(dy):
         ...  # your code here
