@@ -1,0 +1,1 @@
+def parsed(p): return p
