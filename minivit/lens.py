@@ -1,7 +1,7 @@
 """What a trained model looks at: numbers in, arrays out. The figures are in plots.
 
 B batch, C channels, H W pixels, N patches, T = N + 1 tokens with CLS first, D hidden size, h heads, d head size,
-F MLP size, L layers, K classes. Layers and heads are numbered from 0, patches from 1, as the tokens behind CLS.
+F MLP size, L layers, K classes. All is numbered from 0; the token of patch n is n + 1, as CLS is token 0.
 Models are ViTForImageClassification, or its body ViTModel where no class is asked for; each function measures in
 evaluation mode, and leaves the mode, the parameters and their gradients as they were.
 """
@@ -229,9 +229,9 @@ def principal_components(tokens, n=3):
 def similarity(tokens, patch, among=None):
     """Cosine similarity of one patch's token to each token: 1 for the same direction, 0 for unrelated, -1 at most.
 
-    tokens: (T, D) or (1, T, D), CLS first. patch: 1 to N, or 0 for CLS. among: the tokens (T', D) to compare with,
-    of another photo, say; None for the same ones. Returns (T',); [1:] are the patches, row by row.
-    ShapeError for a patch that is not there.
+    tokens: (T, D) or (1, T, D), CLS first. patch: its token, n + 1 for patch n, or 0 for CLS. among: the tokens
+    (T', D) to compare with, of another photo, say; None for the same ones. Returns (T',); [1:] are the patches, row by
+    row. ShapeError for a patch that is not there.
     """
     rows = as_vectors("similarity", "tokens", tokens)
     if not 0 <= patch < len(rows):

@@ -1,14 +1,17 @@
 """Every figure, one function each: numbers in, a matplotlib Figure out.
 
 A figure is 1000 pixels wide and belongs to pyplot: a lesson ends in plt.show(), a program in save(figure, path) and
-plt.close(figure). Magnitudes are drawn in viridis, signed numbers in RdBu_r with white at 0.
+plt.close(figure). Magnitudes are drawn in viridis, signed numbers in RdBu_r with white at 0; lines differ by marker and
+dashes, bars by hatching, not by colour alone. Every figure takes a name, its label, by which `minivit run` saves it,
+and a caption, the sentence below it that says how it is read.
 
 Wherever an image is wanted, it is a path, a PIL image or a uint8 array (H, W), (H, W, 1) or (H, W, 3); what a model saw
 is images.to_image(pixel_values). H W pixels, P patch side, C channels, N patches, T tokens, h heads, D hidden size.
-Patches are numbered 1 to N, row by row from the top left, as the tokens behind CLS, token 0.
+All is counted from 0. Patch n is the n-th row by row from the top left, and token n + 1, since token 0 is CLS.
 """
 
 import math
+import textwrap
 import warnings
 from pathlib import Path
 
@@ -24,6 +27,10 @@ from .machinery.files import replacing
 
 MAGNITUDE, SIGNED = "viridis", "RdBu_r"
 OUTLINE = "#ff3fa4"  # a pink that neither of the two holds
+# of the first line or bars, the second, ...: colours of Okabe and Ito 2008, which eyes without red or green tell apart
+COLOURS, MARKERS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"), "os^DvPX"
+DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)), "-")
+HATCHES = ("", "//", "..", "xx", "\\\\", "oo", "++")
 
 
 def save(figure, path):
@@ -33,7 +40,7 @@ def save(figure, path):
         figure.savefig(temporary, format="png", dpi="figure", metadata={"Software": "minivit"})
 
 
-def patch_grid(image, patch_size, patches=9):
+def patch_grid(image, patch_size, patches=9, *, name=None, caption=None):
     """A photo under the grid that cuts it, and beside it some of its patches, numbered.
 
     patch_size: P or (ph, pw), in pixels. patches: a list of patch numbers, or how many: those with the most contrast.
@@ -43,7 +50,7 @@ def patch_grid(image, patch_size, patches=9):
     cut = images.crop_patches(picture, patch_size)  # (N, P, P, 3)
     (ph, pw), (W, H), N = to_2tuple(patch_size), picture.size, len(cut)
     if np.ndim(patches) == 0:
-        patches = np.sort(np.argsort(-cut.std((1, 2)).sum(-1), kind="stable")[:patches] + 1)
+        patches = np.sort(np.argsort(-cut.std((1, 2)).sum(-1), kind="stable")[:patches])
     if len(patches) == 0:
         raise ShapeError("patch_grid", "no patch is to be shown.", rule="patches is a number above 0 or a list.")
     side = math.ceil(math.sqrt(len(patches)))
@@ -62,47 +69,49 @@ def patch_grid(image, patch_size, patches=9):
         _outline(whole, row, column, ph, pw)
         whole.text((column + 0.5) * pw, (row + 0.5) * ph, number, **centred, color="white", path_effects=[shadow])
         y, x = (place // side + 1) * down, place % side * 1.1 * pw
-        beside.imshow(cut[number - 1], extent=(x, x + pw, y, y - ph))
+        beside.imshow(cut[number], extent=(x, x + pw, y, y - ph))
         beside.text(x + pw / 2, y - ph - 0.01 * down, f"patch {number}", ha="center", va="bottom")
     beside.set(xlim=(0, (1.1 * side - 0.1) * pw), ylim=(y, 0), title=f"{len(patches)} of the patches")
     beside.set_axis_off()
-    return figure
+    return _said(figure, name, caption)
 
 
-def attention_over_photo(image, attention_row, grid, query=None, names=None):
+def attention_over_photo(image, attention_row, grid, query=None, names=None, *, name=None, caption=None):
     """How one token spreads its attention: the photo with that token's patch outlined, and a heat map for each head.
 
     attention_row: (T,) or, one row for each head, (h, T): output.attentions[layer][b, head, query]; T = N, or N + 1
     with CLS first, whose share is then written above the map. grid: (rows, columns) of the patches.
-    query: the token that asks, 0 for CLS; None outlines nothing. names: of the maps, where they are no heads: blocks,
-    say. The photo shows where attention is low; the hundredth of the shares that are largest have the last colour.
+    query: the token that asks, 0 for CLS, n + 1 for patch n; None outlines nothing.
+    names: of the maps, where they are no heads: blocks, say. The photo shows where attention is low; the hundredth of
+    the shares that are largest have the last colour.
     ShapeError for a row that does not fit the grid, and for a query that it has not.
     """
     rows, columns = grid
     N = rows * columns
     attention, maps = _rows_of_maps("attention_over_photo", "attention_row", attention_row, grid)
     if names is None:
-        names = ["attention"] if len(maps) == 1 else [f"head {head + 1}" for head in range(len(maps))]
+        names = ["attention"] if len(maps) == 1 else [f"head {head}" for head in range(len(maps))]
     if attention.shape[1] > N:
         names = [f"{name}\n(CLS gets {share:.4f})" for name, share in zip(names, attention[:, 0], strict=True)]
     low, high = maps.min(), np.quantile(maps, 0.99)
     seen = 0.1 + 0.75 * np.clip((maps - low) / (high - low or 1), 0, 1)  # of each colour; the rest is photo
-    asks = "photo" if query is None else "CLS asks" if query == 0 else f"patch {query} asks"
+    asks = "photo" if query is None else f"{_token(query)} asks"
     colours = {"cmap": MAGNITUDE, "vmin": low, "vmax": high}
     figure = _maps_over_photo("attention_over_photo", image, asks, maps, names, query, seen, **colours)
     _bar(figure, f"attention; an even share is 1 / {attention.shape[1]}", "max")
-    return figure
+    return _said(figure, name, caption)
 
 
-def similarity_over_photo(image, similarity, grid, patch, names=None):
+def similarity_over_photo(image, similarity, grid, patch, names=None, *, name=None, caption=None):
     """Which patches are like a chosen one: the photo with that patch outlined, and the cosine similarity to it.
 
     similarity: (T,) or, for several blocks, say, (M, T), as lens.similarity gives it; T = N, or N + 1 with CLS first,
-    whose similarity is then written above the map. grid: (rows, columns) of the patches. patch: its number, 1 to N, or
-    0 for CLS. names: of the M maps. ShapeError for what does not fit the grid, and for a patch that it has not.
+    whose similarity is then written above the map. grid: (rows, columns) of the patches. patch: its token,
+    n + 1 for patch n, or 0 for CLS. names: of the M maps. ShapeError for what does not fit the grid, and for a patch
+    that it has not.
     """
     similarity, maps = _rows_of_maps("similarity_over_photo", "similarity", similarity, grid)
-    chosen = f"patch {patch}" if patch else "CLS"
+    chosen = _token(patch)
     names = [f"like {chosen}"] * len(maps) if names is None else names
     if similarity.shape[1] > maps[0].size:
         names = [f"{name}\n(CLS {share:+.2f})" for name, share in zip(names, similarity[:, 0], strict=True)]
@@ -110,10 +119,10 @@ def similarity_over_photo(image, similarity, grid, patch, names=None):
     colours = {"cmap": SIGNED, "vmin": -1, "vmax": 1}
     figure = _maps_over_photo("similarity_over_photo", image, chosen, maps, names, patch, seen, **colours)
     _bar(figure, "cosine similarity", "neither")
-    return figure
+    return _said(figure, name, caption)
 
 
-def token_colours(image, tokens, grid, names=None):
+def token_colours(image, tokens, grid, names=None, *, name=None, caption=None):
     """Tokens as colours: their first three principal components as red, green and blue, beside the photo.
 
     tokens: (T, D), or a list of such, of several blocks, say; T = N, or N + 1 with CLS first, which is left out. grid:
@@ -135,10 +144,11 @@ def token_colours(image, tokens, grid, names=None):
         shares.append(f"3 components: {found.shares.sum():.0%} of variance")
     if names is not None:
         shares = [f"{name}\n{share}" for name, share in zip(names, shares, strict=True)]
-    return _maps_over_photo("token_colours", image, "photo", maps.reshape(-1, rows, columns, 3), shares)
+    figure = _maps_over_photo("token_colours", image, "photo", maps.reshape(-1, rows, columns, 3), shares)
+    return _said(figure, name, caption)
 
 
-def position_similarity(positions, grid, show=7):
+def position_similarity(positions, grid, show=7, *, name=None, caption=None):
     """Cosine similarity of position embeddings: one small map of the grid for each position, at its place in the grid.
 
     positions: (T, D) or (1, T, D), with T = N, or N + 1 with CLS first, which is left out. grid: (rows, columns) of the
@@ -157,15 +167,15 @@ def position_similarity(positions, grid, show=7):
     figure, (ax,) = _panels(1, 1, 8.6)
     ax.set_facecolor("0.6")  # seen in the gaps
     shown = ax.imshow(mosaic, SIGNED, vmin=-1, vmax=1, interpolation="nearest")
-    ax.set_xticks(np.arange(len(right)) * (columns + gap) + (columns - 1) / 2, right + 1)
-    ax.set_yticks(np.arange(len(down)) * (rows + gap) + (rows - 1) / 2, down + 1)
+    ax.set_xticks(np.arange(len(right)) * (columns + gap) + (columns - 1) / 2, right)
+    ax.set_yticks(np.arange(len(down)) * (rows + gap) + (rows - 1) / 2, down)
     ax.set(xlabel="column of the patch", ylabel="row of the patch")
     ax.set_title(f"Each small map: one position, compared with all {rows} x {columns}")
     figure.colorbar(shown, ax=ax, label="cosine similarity", shrink=0.8)
-    return figure
+    return _said(figure, name, caption)
 
 
-def pixel_gradient(image, gradient):
+def pixel_gradient(image, gradient, *, name=None, caption=None):
     """The gradient of the loss at the pixels, beside the photo: signed, and its magnitude.
 
     gradient: (C, H, W) or (1, C, H, W). Signed is the sum over the channels, the slope of the loss as a pixel turns
@@ -202,7 +212,7 @@ def pixel_gradient(image, gradient):
         figure.colorbar(shown, ax=ax, location="bottom", extend=ends, label=label, aspect=30)
     for ax in axes:
         ax.set_anchor("N")
-    return figure
+    return _said(figure, name, caption)
 
 
 def _panels(rows, columns, height):
@@ -210,6 +220,27 @@ def _panels(rows, columns, height):
     size = 10, min(max(height, 3), 15)
     figure, axes = plt.subplots(rows, columns, figsize=size, dpi=100, layout="constrained", squeeze=False)
     return figure, axes.ravel()
+
+
+def _said(figure, name, caption):
+    """The figure with its name as label and its caption below, for which it grows. caption: one sentence, or None."""
+    if name:
+        figure.set_label(name)
+    if caption:
+        lines = textwrap.wrap(caption, 115)
+        figure.set_figheight(figure.get_figheight() + 0.2 * len(lines))
+        figure.supxlabel("\n".join(lines), fontsize=11)
+    return figure
+
+
+def _as_bytes(picture):
+    """Floats from 0 to 1 as uint8; all else as it is."""
+    array = np.asarray(picture)
+    return (array.clip(0, 1) * 255).round().astype(np.uint8) if array.dtype.kind == "f" else picture
+
+
+def _token(number):
+    return f"patch {number - 1}" if number else "CLS"
 
 
 def _rows_of_maps(where, name, values, grid):
@@ -234,7 +265,7 @@ def _maps_over_photo(where, image, title, maps, names, patch=None, seen=None, **
     """
     picture = images.as_picture(where, image)
     (W, H), grid = picture.size, maps[0].shape[:2]
-    outlined = [_place(where, patch, grid)] if patch else []
+    outlined = [_place(where, patch - 1, grid)] if patch else []
     panels = len(maps) + 1
     across = 2 if panels in (2, 4) else 3 if panels <= 9 else 4
     down = math.ceil(panels / across)
@@ -271,9 +302,10 @@ def _show(ax, picture, title, black=0):
 def _place(where, number, grid):
     """Row and column of patch `number` in the grid, from 0."""
     rows, columns = grid
-    if not 1 <= number <= rows * columns:
-        raise ShapeError(where, f"there is no patch {number}.", rule=f"patches are numbered 1 to {rows * columns}.")
-    return divmod(number - 1, columns)
+    if not 0 <= number < rows * columns:
+        rule = f"patches are numbered 0 to {rows * columns - 1}; the token of patch n is n + 1, that of CLS 0."
+        raise ShapeError(where, f"there is no patch {number}.", rule=rule)
+    return divmod(number, columns)
 
 
 def _outline(ax, row, column, ph, pw):
@@ -281,25 +313,22 @@ def _outline(ax, row, column, ph, pw):
     ax.add_patch(Rectangle((column * pw, row * ph), pw, ph, fill=False, color=OUTLINE, linewidth=2.5, zorder=3))
 
 
-def training_curves(history):
+def training_curves(history, *, name=None, caption=None):
     """Loss and accuracy by epoch. history: a list of dicts, as training.fit returns it."""
-    names = ["loss", "accuracy"] if history[-1].get("train_accuracy") is not None else ["loss"]
-    figure, panels = _panels(1, len(names), 4.5)
-    epochs = [row["epoch"] for row in history]
-    for panel, name in zip(panels, names, strict=True):
-        for part, color in (("train", "tab:blue"), ("test", "tab:orange")):
-            values = [row.get(f"{part}_{name}") for row in history]
+    measures = ["loss", "accuracy"] if history[-1].get("train_accuracy") is not None else ["loss"]
+    epochs, panels = [row["epoch"] for row in history], []
+    for measure in measures:
+        lines = {}
+        for part in ("train", "test"):
+            values = [row.get(f"{part}_{measure}") for row in history]
             if None not in values:
-                label = f"{part}: {values[-1]:.4f} in the end"
-                panel.plot(epochs, values, "." if len(epochs) == 1 else "-", color=color, label=label)
-                panel.legend()
-        panel.set(title=name, xlabel="epoch", ylabel=name if name == "loss" else "share of right answers")
-        panel.xaxis.get_major_locator().set_params(integer=True)
-        panel.grid(alpha=0.3)
-    return figure
+                lines[f"{part}: {values[-1]:.4f} in the end"] = epochs, values
+        ylabel = measure if measure == "loss" else "share of right answers"
+        panels.append({"lines": lines, "title": measure, "xlabel": "epoch", "ylabel": ylabel})
+    return curves(*panels, name=name, caption=caption)
 
 
-def answers(dataset, chances):
+def answers(dataset, chances, *, name=None, caption=None):
     """Pictures with what they are and what a model took them for: wrong answers in pink, right ones in black.
 
     dataset: a Dataset of some pictures (up to 12 are drawn), chances: (N, K), the model's probabilities.
@@ -318,10 +347,10 @@ def answers(dataset, chances):
         title = f"{names[label]}\n{taken}: {p[answer]:.0%}"
         panel.set_title(title, fontsize=10, color="black" if answer == label else OUTLINE)
     figure.suptitle("the pictures that the model was least right about")
-    return figure
+    return _said(figure, name, caption)
 
 
-def confusion(counts, class_names):
+def confusion(counts, class_names, *, name=None, caption=None):
     """Which label was taken for which. counts: (K, K), counts[label, prediction]; class_names: K names."""
     counts = np.asarray(counts)
     names = [shown(name, 40).replace("$", r"\$") for name in class_names]  # between two $ stands a formula
@@ -339,4 +368,127 @@ def confusion(counts, class_names):
     panel.set_yticks(ticks, [names[k] for k in ticks])
     right, total = int(np.trace(counts)), int(counts.sum())
     panel.set(title=f"{right} of {total} right: {right / max(total, 1):.2%}", xlabel="prediction", ylabel="label")
-    return figure
+    return _said(figure, name, caption)
+
+
+def curves(*panels, name=None, caption=None):
+    """Lines, in one panel or in several side by side; each line has a marker and dashes of its own.
+
+    panels: dicts with "lines", {label: y or (x, y) or (x, y, low, high)}, arrays (n,), x from 0 where it is not given,
+    low and high the edges of a band around y; or with "marks", {label: (x, y)}, points without a line. Further keys
+    are matplotlib's, of Axes.set: title, xlabel, ylabel, xscale, ylim and so on; of xticks all are labelled.
+    """
+    across = min(len(panels), 3)
+    figure, axes = _panels(-(-len(panels) // across), across, (4.8 if across == 1 else 4) * -(-len(panels) // across))
+    for ax, panel in zip(axes, panels, strict=False):
+        panel = dict(panel)
+        lines, marks = panel.pop("lines", {}), panel.pop("marks", {})
+        for i, (label, values) in enumerate((lines | marks).items()):
+            x, y, *band = values if isinstance(values, tuple) else (np.arange(len(values)), values)
+            color, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
+            dashes, often = (DASHES[i % len(DASHES)], max(1, len(y) // 10)) if label in lines else ("none", 1)
+            ax.plot(x, y, color=color, marker=marker, linestyle=dashes, markevery=(i % often, often), label=label)
+            if band:
+                ax.fill_between(x, *band, color=color, alpha=0.15)
+        ticks = panel.pop("xticks", None)
+        ax.set(**panel)
+        if ticks is not None:
+            ax.set_xticks(ticks, ticks)
+            ax.minorticks_off()
+        if np.issubdtype(np.asarray(x).dtype, np.integer) and ax.get_xscale() == "linear" and ticks is None:
+            ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.grid(alpha=0.3)
+        if any(lines | marks):
+            ax.legend()
+    for ax in axes[len(panels) :]:
+        ax.set_axis_off()
+    return _said(figure, name, caption)
+
+
+def pictures(pictures, titles=None, columns=None, *, name=None, caption=None):
+    """Pictures side by side, in rows of `columns`, at most 4 unless it is said.
+
+    pictures: whatever images.as_picture takes, or floats from 0 to 1, (H, W) or (H, W, 3), what lies outside cut off.
+    titles: one each; one that begins with "!" is set in pink, without the "!".
+    """
+    titles = [""] * len(pictures) if titles is None else titles
+    arrays = [np.asarray(images.as_picture("pictures", _as_bytes(picture))) for picture in pictures]
+    across = columns or min(len(arrays), 4)
+    tall = max(array.shape[0] / array.shape[1] for array in arrays)
+    lines = 1 + max(title.count("\n") for title in titles)
+    figure, axes = _panels(
+        -(-len(arrays) // across), across, -(-len(arrays) // across) * (9.8 / across * tall + 0.25 * lines)
+    )
+    for ax, array, title in zip(axes, arrays, titles, strict=False):
+        ax.imshow(array, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        ax.set_title(title.removeprefix("!"), color=OUTLINE if title.startswith("!") else "black")
+    for ax in axes:
+        ax.set_axis_off()
+    return _said(figure, name, caption)
+
+
+def heatmaps(
+    maps,
+    titles=None,
+    columns=None,
+    *,
+    signed=False,
+    label="",
+    numbers=False,
+    xlabel="",
+    ylabel="",
+    share=True,
+    name=None,
+    caption=None,
+):
+    """Tables of numbers as colours, side by side in rows of `columns`, at most 3 unless it is said.
+
+    maps: arrays (rows, columns); NaN stays white. signed: around 0, red above and blue below. label: what the colours
+    mean. numbers: each is written in its cell, or a format for it, such as ".2f". share: one scale for all maps.
+    """
+    maps = [np.asarray(table) for table in maps]
+    titles = [""] * len(maps) if titles is None else titles
+    across = columns or min(len(maps), 3)
+    tall = max(table.shape[0] / table.shape[1] for table in maps)
+    down = -(-len(maps) // across)
+    figure, axes = _panels(down, across, down * (9 / across * min(tall, 1.2) + 0.4) + 0.9)
+    limits = [(np.nanmin(table), np.nanmax(table)) for table in maps]
+    if share:
+        limits = [(min(low for low, _ in limits), max(high for _, high in limits))] * len(maps)
+    for ax, table, title, (low, high) in zip(axes, maps, titles, limits, strict=False):
+        if signed:
+            low, high = -max(abs(low), abs(high)), max(abs(low), abs(high))
+        drawn = ax.imshow(
+            table, SIGNED if signed else MAGNITUDE, vmin=low, vmax=high, aspect="equal" if tall <= 1.2 else "auto"
+        )
+        ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.get_major_locator().set_params(integer=True)
+        for (row, column), value in np.ndenumerate(table) if numbers else ():
+            dark = abs(value) > 0.6 * high if signed else value < low + 0.6 * (high - low)
+            text = f"{value:{'.2g' if numbers is True else numbers}}"
+            ax.text(column, row, text, ha="center", va="center", color="white" if dark else "black", fontsize=9)
+        if not share:
+            figure.colorbar(drawn, ax=ax, location="bottom", label=label)
+    if share:
+        figure.colorbar(drawn, ax=list(axes), location="bottom", label=label, shrink=0.6, aspect=40)
+    for ax in axes[len(maps) :]:
+        ax.set_axis_off()
+    return _said(figure, name, caption)
+
+
+def bars(groups, *, title="", ylabel="", log=False, name=None, caption=None):
+    """Bars, those of one group in one colour and hatching. groups: {label: {name of the bar: height}}, names alike."""
+    names = list(dict.fromkeys(bar for heights in groups.values() for bar in heights))
+    figure, (ax,) = _panels(1, 1, 4.5)
+    width = 0.8 / len(groups)
+    for i, (label, heights) in enumerate(groups.items()):
+        x = [names.index(bar) + (i - (len(groups) - 1) / 2) * width for bar in heights]
+        style = {"color": COLOURS[i % len(COLOURS)], "hatch": HATCHES[i % len(HATCHES)], "edgecolor": "white"}
+        ax.bar(x, list(heights.values()), width, label=label, **style)
+    ax.set_xticks(range(len(names)), names, rotation=20 if sum(map(len, names)) > 90 else 0)
+    ax.set(title=title, ylabel=ylabel, yscale="log" if log else "linear")
+    ax.grid(alpha=0.3, axis="y")
+    if len(groups) > 1:
+        ax.legend()
+    return _said(figure, name, caption)

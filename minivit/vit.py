@@ -75,7 +75,7 @@ class PatchEmbeddings(nn.Module):
 
 
 class ViTEmbeddings(nn.Module):
-    """The encoder's input: [CLS, patch 1, ..., patch N] + positions. (B, C, H, W) -> (B, T, D).
+    """The encoder's input: [CLS, patch 0, ..., patch N - 1] + positions. (B, C, H, W) -> (B, T, D).
 
     use_mask_token: learn one token more, that stands for every patch where forward's bool_masked_pos (B, N) is True.
     """

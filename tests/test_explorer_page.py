@@ -381,7 +381,7 @@ def test_the_reading_voice_is_told_the_value(opened):
     tab = opened("photo", "#patch=3&layer=1&head=0&key=4")
     said = tab.locator("#said").inner_text()
     row = from_page(tab, "source.attention(1, 0)").reshape([from_page(tab, "source.config.T")] * 2)[3]
-    assert "patch 3" in said and f"{row[4]:.4g}" in said
+    assert "token 3" in said and f"{row[4]:.4g}" in said
 
 
 def test_the_difference_beside_the_gradient_of_a_pixel(opened):

@@ -126,8 +126,8 @@ def test_the_arithmetic_that_is_written_out_is_the_models(tab, model):
     q, k, p = (value[here + name][HEAD] for name in ("query", "key", "probabilities"))
     key = next(t for t in np.argsort(-p[PATCH]) if t not in (0, PATCH))  # the other patch that is listened to most
     text = texts["Scores: does the offer fit?"]
-    name = f"patch {key}"
-    assert f"Patch {key} is the other patch that patch {PATCH} attends to most." in text
+    name = f"token {key}"
+    assert f"Token {key} is the other token, CLS aside, that token {PATCH} attends to most." in text
     products = np.array([row(text, str(j)) for j in range(8)])
     np.testing.assert_allclose(products, np.stack([q[PATCH], k[key], q[PATCH] * k[key]], 1), rtol=1e-4, atol=1e-4)
     s = value[here + "scores"][HEAD, PATCH, key]

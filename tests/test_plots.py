@@ -51,12 +51,12 @@ def test_every_figure_of_a_photo(rng):
 
 def test_patch_grid_shows_the_patches_it_names(rng):
     image = rng.integers(0, 256, (12, 20, 3), dtype=np.uint8)
-    whole, beside = (figure := plots.patch_grid(image, (4, 5), patches=[2, 12])).axes
+    whole, beside = (figure := plots.patch_grid(image, (4, 5), patches=[1, 11])).axes
     drawn(figure)
     assert whole.get_title() == "12 x 20 pixels: 3 x 4 = 12 patches of 4 x 5"
     assert np.array_equal(whole.images[0].get_array(), image)
     assert outlines(whole) == [(5, 0, 5, 4), (15, 8, 5, 4)]
-    assert texts(whole) == ["2", "12"] and texts(beside) == ["patch 2", "patch 12"]
+    assert texts(whole) == ["1", "11"] and texts(beside) == ["patch 1", "patch 11"]
     assert np.array_equal(beside.images[0].get_array(), image[:4, 5:10])
     assert np.array_equal(beside.images[1].get_array(), image[8:, 15:])
     down, across = {x for lines in whole.collections for (x, _), (end, _) in lines.get_segments() if x == end}, set()
@@ -66,10 +66,10 @@ def test_patch_grid_shows_the_patches_it_names(rng):
 
 def test_patch_grid_chooses_the_patches_with_the_most_contrast():
     grey = np.full((9, 12), 100, np.uint8)
-    grey[4, 7] = 255  # in patch 7, row 2 and column 3
-    grey[0, 0] = 0  # in patch 1
+    grey[4, 7] = 255  # in patch 6, row 1 and column 2
+    grey[0, 0] = 0  # in patch 0
     figure = plots.patch_grid(grey, 3, patches=2)
-    assert texts(figure.axes[1]) == ["patch 1", "patch 7"]
+    assert texts(figure.axes[1]) == ["patch 0", "patch 6"]
     assert np.array_equal(figure.axes[1].images[1].get_array(), np.stack([grey[3:6, 6:9]] * 3, -1))
 
 
@@ -86,8 +86,8 @@ def test_patch_grid_takes_a_path_and_any_sides():
     "options, message",
     [
         ({"patch_size": 5}, r"picture of 12x20 cannot be cut into patches of 5x5"),
-        ({"patch_size": 4, "patches": [0]}, r"there is no patch 0\.\n  rule: patches are numbered 1 to 15"),
-        ({"patch_size": 4, "patches": [16]}, "there is no patch 16"),
+        ({"patch_size": 4, "patches": [-1]}, r"there is no patch -1\.\n  rule: patches are numbered 0 to 14"),
+        ({"patch_size": 4, "patches": [15]}, "there is no patch 15"),
         ({"patch_size": 4, "patches": 0}, "no patch is to be shown"),
     ],
 )
@@ -100,7 +100,7 @@ def test_attention_is_drawn_over_the_photo_without_cls(rng):
     image, row = Image.new("RGB", (40, 24), "red"), rng.random(16)
     photo, heat, bar = (figure := plots.attention_over_photo(image, Tensor(row), (3, 5), query=7)).axes
     drawn(figure)
-    assert photo.get_title() == "patch 7 asks\n" and heat.get_title() == f"attention\n(CLS gets {row[0]:.4f})"
+    assert photo.get_title() == "patch 6 asks\n" and heat.get_title() == f"attention\n(CLS gets {row[0]:.4f})"
     under, over = heat.images
     assert np.array_equal(over.get_array(), row[1:].reshape(3, 5)) and over.get_cmap().name == "viridis"
     assert over.get_extent() == under.get_extent() == [0, 40, 24, 0]
@@ -118,7 +118,7 @@ def test_attention_of_every_head_has_one_scale(rng):
     drawn(figure)
     photo, *panels = figure.axes[:7]
     assert photo.get_title() == "CLS asks" and not outlines(photo)
-    assert [ax.get_title() for ax in panels] == [f"head {head}" for head in range(1, 7)]
+    assert [ax.get_title() for ax in panels] == [f"head {head}" for head in range(6)]
     for ax, row in zip(panels, rows, strict=True):
         assert np.array_equal(ax.images[1].get_array(), row.reshape(3, 5))
         assert ax.images[1].get_clim() == (rows.min(), np.quantile(rows, 0.99))
@@ -147,7 +147,7 @@ def test_similarity_is_drawn_over_the_photo_around_zero(rng):
     image, cosines = Image.new("RGB", (40, 24), "red"), rng.uniform(-1, 1, (2, 16))
     photo, *heats, bar = (figure := plots.similarity_over_photo(image, cosines, (3, 5), 7, ["early", "late"])).axes
     drawn(figure)
-    assert photo.get_title() == "patch 7\n" and outlines(photo) == [(8, 8, 8, 8)]
+    assert photo.get_title() == "patch 6\n" and outlines(photo) == [(8, 8, 8, 8)]
     for heat, name, row in zip(heats, ("early", "late"), cosines, strict=True):
         assert heat.get_title() == f"{name}\n(CLS {row[0]:+.2f})" and outlines(heat) == outlines(photo)
         over = heat.images[1]
@@ -195,9 +195,9 @@ def test_maps_refuse_what_does_not_fit():
         plots.token_colours(photo, np.ones((14, 9)), (3, 5))
     with pytest.raises(ShapeError, match=r"similarity_over_photo: similarity has the shape \(17,\)"):
         plots.similarity_over_photo(photo, np.ones(17), (3, 5), 1)
-    for patch in (-1, 16):
-        with pytest.raises(ShapeError, match=f"there is no patch {patch}"):
-            plots.similarity_over_photo(photo, np.ones(16), (3, 5), patch)
+    for token in (-1, 16):
+        with pytest.raises(ShapeError, match=f"there is no patch {token - 1}"):
+            plots.similarity_over_photo(photo, np.ones(16), (3, 5), token)
     assert not plt.get_fignums()
 
 
@@ -217,7 +217,7 @@ def test_position_similarity_is_the_cosine(rng, cls):
 
 def test_position_similarity_shows_some_rows_of_a_large_grid(rng):
     (ax, _) = plots.position_similarity(rng.standard_normal((14 * 9, 3)), (14, 9)).axes
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["1", "3", "5", "7", "10", "12", "14"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["0", "2", "4", "6", "9", "11", "13"]
     assert ax.images[0].get_array().shape == (7 * 15 - 1, 7 * 10 - 1)
 
 
@@ -282,10 +282,10 @@ def test_what_is_no_picture_is_refused_by_each_figure(image):
     assert not plt.get_fignums()
 
 
-def test_patches_are_counted_from_one():
+def test_patches_are_counted_from_zero():
     ax = plots.position_similarity(np.eye(6), (2, 3)).axes[0]
-    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["1", "2", "3"]
-    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["1", "2"]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["0", "1", "2"]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["0", "1"]
 
 
 def test_the_patch_that_asks_is_outlined_on_a_wide_photo():
@@ -306,7 +306,7 @@ def test_a_grey_photo_is_as_bright_as_the_photo():
 
 
 def test_the_number_of_a_patch_stands_in_its_middle():
-    ax = plots.patch_grid(np.zeros((8, 12, 3), np.uint8), 4, [5]).axes[0]
+    ax = plots.patch_grid(np.zeros((8, 12, 3), np.uint8), 4, [4]).axes[0]
     assert ax.texts[0].get_position() == (6, 6)
 
 
@@ -348,3 +348,63 @@ def test_a_figure_of_minivit_is_known_by_its_mark(tmp_path):
     (tmp_path / "text.png").write_text("tEXt")
     known = [files.is_own_figure(tmp_path / name) for name in ("own.png", "other.png", "text.png", "none.png", ".")]
     assert known == [True, False, False, False, False]
+
+
+def test_a_figure_has_its_name_and_its_caption_below_and_grows_for_it(rng):
+    image, caption = np.zeros((8, 12, 3), np.uint8), "Read it from left to right: " + "what stands there is so. " * 8
+    plain, said = plots.patch_grid(image, 4), plots.patch_grid(image, 4, name="grid", caption=caption)
+    assert said.get_label() == "grid" and " ".join(said.get_supxlabel().split()) == caption.strip()
+    assert plain.get_supxlabel() == "" and said.get_figheight() > plain.get_figheight() + 0.3
+    lowest = min(ax.get_tightbbox().y0 for ax in said.axes if drawn(said) is not None)
+    assert said._supxlabel.get_window_extent().y1 <= lowest + 1
+
+
+def test_curves_draw_each_line_with_marker_and_dashes_of_its_own():
+    x, y = [1, 10, 100], np.array([3.0, 2.0, 1.0])
+    scale = {"lines": {"a": (x, y), "b": (x, y + 1, y, y + 2)}, "title": "t", "xscale": "log", "xticks": x}
+    figure = plots.curves(scale, {"lines": {"c": y}, "marks": {"d": ([0, 2], [5, 6])}, "ylabel": "loss"})
+    drawn(figure)
+    left, right = figure.axes
+    assert [(line.get_label(), line.get_marker(), line.get_linestyle()) for line in left.lines] == [
+        ("a", "o", "-"),
+        ("b", "s", "--"),
+    ]
+    np.testing.assert_array_equal(left.lines[1].get_xydata(), [[1, 4], [10, 3], [100, 2]])
+    assert left.collections[0].get_datalim(left.transData).bounds[1::2] == (1, 4)  # the band, from 1 to 5
+    assert (left.get_title(), left.get_xscale()) == ("t", "log")
+    assert [tick.get_text() for tick in left.get_xticklabels()] == ["1", "10", "100"]
+    np.testing.assert_array_equal(right.lines[0].get_xydata(), [[0, 3], [1, 2], [2, 1]])
+    assert right.lines[1].get_linestyle() == "None" and right.lines[1].get_marker() == "s"
+    assert right.get_ylabel() == "loss"
+
+
+def test_pictures_show_bytes_and_floats_and_what_is_wrong_in_pink(rng):
+    grey, colour = rng.integers(0, 256, (4, 6), dtype=np.uint8), rng.uniform(-0.5, 1.5, (4, 6, 3))
+    figure = plots.pictures([grey, colour, Image.new("RGB", (6, 4), "red")], ["a", "!b", ""], columns=2)
+    drawn(figure)
+    shown = [ax.images[0].get_array() for ax in figure.axes[:3]]
+    assert np.array_equal(shown[0][..., 0] if shown[0].ndim == 3 else shown[0], grey)
+    assert np.array_equal(shown[1], (colour.clip(0, 1) * 255).round()) and (shown[2] == [255, 0, 0]).all()
+    assert [ax.get_title() for ax in figure.axes] == ["a", "b", "", ""]
+    assert [ax.title.get_color() for ax in figure.axes[:2]] == ["black", plots.OUTLINE]
+
+
+def test_heatmaps_share_one_scale_unless_each_has_its_own():
+    first, second = np.array([[0.0, 1.0], [2.0, 3.0]]), np.array([[-6.0, 4.0]])
+    one, other, bar = (figure := plots.heatmaps([first, second], ["a", "b"], label="score", numbers=".1f")).axes
+    drawn(figure)
+    assert one.images[0].get_clim() == other.images[0].get_clim() == (-6, 4)
+    assert texts(one) == ["0.0", "1.0", "2.0", "3.0"] and bar.get_xlabel() == "score"
+    signed = plots.heatmaps([first, second], signed=True, share=False)
+    assert [ax.images[0].get_clim() for ax in signed.axes[:2]] == [(-3, 3), (-6, 6)] and len(signed.axes) == 4
+    assert signed.axes[0].images[0].get_cmap().name == "RdBu_r"
+
+
+def test_bars_of_a_group_share_colour_and_hatching():
+    figure = plots.bars({"a": {"x": 1.0, "y": 2.0}, "b": {"y": 4.0}}, ylabel="seconds", log=True)
+    drawn(figure)
+    (ax,) = figure.axes
+    bars = [(round(bar.get_x() + bar.get_width() / 2, 3), bar.get_height(), bar.get_hatch()) for bar in ax.patches]
+    assert bars == [(-0.2, 1, ""), (0.8, 2, ""), (1.2, 4, "//")]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["x", "y"]
+    assert (ax.get_ylabel(), ax.get_yscale()) == ("seconds", "log")

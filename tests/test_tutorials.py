@@ -1,5 +1,6 @@
 """Every lesson runs on a photo, without a warning and without an open figure left; conftest prints the seconds."""
 
+import ast
 import re
 import sys
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minivit import images, lessons
+from minivit import images, lessons, plots
 from minivit.__main__ import main
 from minivit.errors import FileError, MinivitError
 
@@ -17,12 +18,18 @@ ALL = lessons.lessons()
 EACH = [pytest.param(x, id=x.number, marks=pytest.mark.slow if x.number in SLOW else ()) for x in ALL]
 
 
+@pytest.mark.parametrize("photo", ["pagoda.jpg", "cat.jpg"])
 @pytest.mark.parametrize("lesson", EACH)
-def test_a_lesson_runs_and_its_figures_show_something(lesson, tmp_path, capsys):
-    paths = lessons.run(lesson.number, images.photo("pagoda.jpg"), tmp_path)
+def test_a_lesson_runs_and_its_figures_show_something(lesson, photo, tmp_path, capsys, monkeypatch):
+    captions, save = [], plots.save
+    monkeypatch.setattr(
+        plots, "save", lambda figure, path: (captions.append(figure.get_supxlabel()), save(figure, path))
+    )
+    paths = lessons.run(lesson.number, images.photo(photo), tmp_path)
     printed = capsys.readouterr().out
     assert printed.isascii() and len(printed) > 200
     assert paths and plt.get_fignums() == []
+    assert len(captions) == len(paths) and all(re.search(r"[.?]$", caption) for caption in captions)
     for path in paths:
         assert re.fullmatch(rf"{lesson.number}_[a-z0-9_]+\.png", path.name)
         with Image.open(path) as picture:
@@ -30,26 +37,55 @@ def test_a_lesson_runs_and_its_figures_show_something(lesson, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("lesson", ALL, ids=lambda lesson: lesson.number)
+def test_a_lesson_fits_a_projector_and_a_session(lesson):
+    lines = lesson.path.read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 250 and max(map(len, lines)) <= 88
+    assert lesson.minutes <= 45
+    numbered = re.search(r"^# New ideas: (.+?)\n#\n", "\n".join(lines), re.M | re.S)[1]
+    ideas = [int(n) for n in re.findall(r"\((\d)\) ", numbered)]
+    assert ideas == [*range(1, len(ideas) + 1)] and (3 if lesson.number.endswith("b") else 5) <= len(ideas) <= 7
+
+
+@pytest.mark.parametrize("lesson", ALL, ids=lambda lesson: lesson.number)
 def test_a_lesson_asserts_asks_and_ends_as_every_lesson_does(lesson):
-    text = lesson.path.read_text(encoding="utf-8")
-    cells = re.split(r"^# %%", text, flags=re.M)[1:]
+    text, number = lesson.path.read_text(encoding="utf-8"), lesson.number
+    cells = [cell for cell in re.split(r"^# %%", text, flags=re.M)[1:]]
     kernel = "# ---\n# jupyter:\n#   kernelspec: {display_name: Python 3, name: python3}\n# ---\n\n"
-    assert text.startswith(f"{kernel}# %% [markdown]\n# # ") and "plt.show()" in text
-    assert sum("assert " in cell for cell in cells) >= 3
-    assert "What you can say now" in text and f"minivit exercise {lesson.number}" in text
-    assert re.search(rf"html#lesson={int(lesson.number)}\)\n\Z", text)  # its view in the explorer
-    assert "savefig" not in text and "matplotlib.use" not in text
-    for cell in cells:
-        if cell.startswith(" [markdown]"):
-            lines = cell.splitlines()[1:]
-            assert all(line.startswith("#") or not line for line in lines), lines
+    assert text.startswith(f"{kernel}# %% [markdown]\n# # {number.lstrip('0')}. ")
+    told = [cell for cell in cells if cell.startswith(" [markdown]")]
+    for cell in told:
+        lines = cell.splitlines()[1:]
+        assert all(line.startswith("#") or not line for line in lines), lines
+    for heading in ("Your turn", "What you can say now", "Exercises"):
+        assert len(re.findall(rf"^# ## {heading}", text, re.M)) == 1, heading
+    assert "# Axes: " in text and "# Sources: " in text
+    assert number.endswith("b") or f"minivit exercise {number}" in text
+    assert re.search(rf"html#lesson={int(number[:2])}\)\n\Z", text)  # its view in the explorer
+
+
+@pytest.mark.parametrize("lesson", ALL, ids=lambda lesson: lesson.number)
+def test_a_cell_tells_one_claim_or_draws_one_figure(lesson):
+    text = lesson.path.read_text(encoding="utf-8")
+    cells = [ast.parse(cell).body for cell in re.split(r"^# %%(?: \[markdown\])?$", text, flags=re.M)[1:]]
+    claims = [sum(isinstance(node, ast.Assert) for part in cell for node in ast.walk(part)) for cell in cells]
+    assert max(claims) == 1 and sum(claims) >= 3
+    figures = [cell for cell in cells if any("plt." in ast.unparse(part) for part in cell)]
+    assert figures and text.count("plt.") == len(figures)
+    for cell in figures:
+        call, show = (ast.unparse(part) for part in cell)
+        assert show == "plt.show()" and call.startswith("plots.") and "name=" in call and "caption=" in call
+
+
+def test_no_two_lessons_name_a_figure_alike():
+    names = [name for lesson in ALL for name in re.findall(r'\bname="(\w+)"', lesson.path.read_text(encoding="utf-8"))]
+    assert len(names) == len({*names}) > 30
 
 
 def test_the_list(capsys):
     assert main(["list"]) == 0
     rows = capsys.readouterr().out.splitlines()[1:]
     assert [row.split()[0] for row in rows] == [lesson.number for lesson in ALL]
-    assert all(re.search(r"\d+ min +\d+ s  [A-Z]?", row) for row in rows)
+    assert all(re.search(r"\d+ min +\d+ s  [A-Z]", row) for row in rows)
 
 
 def test_bad_numbers_photos_and_folders(tmp_path, capsys):

@@ -14,7 +14,7 @@ from ..machinery.files import travelling, writable_folder
 
 @dataclass
 class Lesson:
-    """One lesson: its number, "01" and on, its file, title, minutes to teach and seconds to run."""
+    """One lesson: its number, "05", or "05b" of an extra, its file, title, minutes to teach and seconds to run."""
 
     number: str
     path: Path
@@ -24,17 +24,18 @@ class Lesson:
 
 
 def lessons():
-    """Every Lesson, in order."""
-    return [_lesson(path) for path in sorted(travelling("tutorials").glob("[0-9][0-9]_*.py"))]
+    """Every Lesson, in order, each extra behind its lesson."""
+    files = [*travelling("tutorials").glob("[0-9][0-9]_*.py"), *travelling("tutorials").glob("[0-9][0-9]b_*.py")]
+    return sorted(map(_lesson, files), key=lambda lesson: lesson.number)
 
 
 def _lesson(path):
     head = path.read_text(encoding="utf-8")[:3000]
-    title = re.search(r"^# # \d+\. (.+)$", head, re.M)
+    title = re.search(r"^# # \d+b?\. (.+)$", head, re.M)
     times = re.search(r"^# Teach: (\d+) minutes\. Run: (\d+) seconds", head, re.M)
     if not (title and times):
         raise FileError(path, "has no title or times.", rule='"# # 1. Title", "# Teach: 20 minutes. Run: 3 seconds."')
-    return Lesson(path.name[:2], path, title[1], int(times[1]), int(times[2]))
+    return Lesson(path.name.partition("_")[0], path, title[1], int(times[1]), int(times[2]))
 
 
 def photo():
@@ -49,10 +50,10 @@ def photo():
 def run(number, photo=None, out=None):
     """Run a lesson on a photo; each of its figures is saved as out/NN_name.png, or shown where `out` is None.
 
-    number: 1 or "01". Returns the paths of the figures. MinivitError for a number that no lesson has, FileError for a
-    bad photo and for a folder that cannot be written to.
+    number: 1, "01" or "1b". Returns the paths of the figures. MinivitError for a number that no lesson has, FileError
+    for a bad photo and for a folder that cannot be written to.
     """
-    found = [lesson for lesson in lessons() if str(number).lstrip("0").zfill(2) == lesson.number]
+    found = [lesson for lesson in lessons() if str(number).lower().lstrip("0") == lesson.number.lstrip("0")]
     if not found:
         known = ", ".join(lesson.number for lesson in lessons())
         raise MinivitError("run", f"there is no lesson {number}.", rule=f"lessons are numbered {known}.")

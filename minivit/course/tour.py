@@ -195,52 +195,57 @@ def _draw(out, x, grid, patch_size, states, attentions, query, note):
     L = len(attentions)
     early, late = L // 6, L - 1  # blocks, from 0
     shown = sorted({1, round(L / 3), round(2 * L / 3), L})  # hidden states after so many blocks
-    patch = f"patch {query}"
+    patch = f"patch {query - 1}"
+
+    def read(sentence):
+        return sentence + (f" ({note})" if note else "")
+
     figures = {
-        "01_patch_grid.png": (
-            lambda: plots.patch_grid(photo, patch_size),
-            "What the network gets: each square becomes one token.",
+        "01_patch_grid.png": lambda: plots.patch_grid(
+            photo, patch_size, caption=read("What the network gets: each square becomes one token.")
         ),
-        "02_cls_attention.png": (
-            lambda: plots.attention_over_photo(photo, attentions[-1][0, :, 0], grid, 0),
-            "Where the class token looks in the last block, head by head: bright patches count most.",
+        "02_cls_attention.png": lambda: plots.attention_over_photo(
+            photo,
+            attentions[-1][0, :, 0],
+            grid,
+            0,
+            caption=read("Where the class token looks in the last block, head by head: bright patches count most."),
         ),
-        "03_patch_attention.png": (
-            lambda: plots.attention_over_photo(
-                photo,
-                np.stack([attentions[i][0, :, query].mean(0) for i in (early, late)]),
-                grid,
-                query,
-                [f"block {i + 1}, mean of its heads" for i in (early, late)],
+        "03_patch_attention.png": lambda: plots.attention_over_photo(
+            photo,
+            np.stack([attentions[i][0, :, query].mean(0) for i in (early, late)]),
+            grid,
+            query,
+            [f"block {i}, mean of its heads" for i in (early, late)],
+            caption=read(f"Where {patch}, outlined, looks: bright patches are those that it takes the most from."),
+        ),
+        "04_components.png": lambda: plots.token_colours(
+            photo,
+            [states[n][0] for n in shown],
+            grid,
+            [f"after {n} block{'s' * (n > 1)}" for n in shown],
+            caption=read("Patches of one colour are alike to the network; each map has colours of its own."),
+        ),
+        "05_similarity.png": lambda: plots.similarity_over_photo(
+            photo,
+            np.stack([similarity(states[n][0], query) for n in (shown[0], shown[-1])]),
+            grid,
+            query,
+            [f"after {n} block{'s' * (n > 1)}" for n in (shown[0], shown[-1])],
+            caption=read(
+                f"How alike each token is to that of {patch}: 1 points the same way, 0 has nothing in common."
             ),
-            f"Where {patch}, outlined, looks: bright patches are those that it takes the most from.",
         ),
-        "04_components.png": (
-            lambda: plots.token_colours(
-                photo, [states[n][0] for n in shown], grid, [f"after block {n}" for n in shown]
-            ),
-            "Patches of one colour are alike to the network; each block has colours of its own.",
-        ),
-        "05_similarity.png": (
-            lambda: plots.similarity_over_photo(
-                photo,
-                np.stack([similarity(states[n][0], query) for n in (shown[0], shown[-1])]),
-                grid,
-                query,
-                [f"after block {n}" for n in (shown[0], shown[-1])],
-            ),
-            f"How alike each token is to that of {patch}: 1 points the same way, 0 has nothing in common.",
-        ),
-        "06_pixel_gradient.png": (
-            lambda: plots.pixel_gradient(photo, x.grad),
-            "Where a small change of a pixel would change the loss most: what the answer hangs on.",
+        "06_pixel_gradient.png": lambda: plots.pixel_gradient(
+            photo,
+            x.grad,
+            caption=read("Where a small change of a pixel would change the loss most: what the answer hangs on."),
         ),
     }
     paths = []
-    for name, (draw, how_to_read) in figures.items():
+    for name, draw in figures.items():
         figure = draw()
         try:
-            figure.supxlabel(how_to_read + (f" ({note})" if note else ""), fontsize=11)
             plots.save(figure, out / name)
         finally:
             plt.close(figure)

@@ -37,7 +37,7 @@ function shortened(text, most = 26) {
 }
 
 function tokenName(token) {
-  return token === 0 ? "CLS" : `patch ${token}`;
+  return token === 0 ? "CLS" : `token ${token}`;
 }
 
 function layerName(layer) {

@@ -127,7 +127,7 @@ function pixelRows(p) {
   const { first } = p.source.stage("pixel_values", { token: p.patch });
   const name = p.config.C === 3 ? "red, top row" : "top row";
   const head = ["", ...firstPlaces(first.length).map(String), ""];
-  return numberTable(`First pixels of patch ${p.patch}`, head, [[name, ...coloured(Array.from(first)), "…"]]);
+  return numberTable(`First pixels of token ${p.patch}`, head, [[name, ...coloured(Array.from(first)), "…"]]);
 }
 
 // How bright the first pixel of the patch is, and the number that is made of it.
@@ -136,7 +136,7 @@ function pixelByHand(p) {
   const i = p.row * p.config.P[0] * p.config.W + p.column * p.config.P[1];
   const [bright, x] = [p.source.brightness()[i], p.source.pixels[i]];
   const scaled = `(${exact(bright)} - ${factor(mean[0])}) / ${factor(std[0])} = ${format(x)}`;
-  return byHand(`first pixel of patch ${p.patch}: ${Math.round(16 * bright)} of 16, that is ${exact(bright)}`, scaled);
+  return byHand(`first pixel of token ${p.patch}: ${Math.round(16 * bright)} of 16, that is ${exact(bright)}`, scaled);
 }
 
 // The selected patch, cut out of the first channel of pixels.
@@ -160,7 +160,7 @@ function pixelTable(p, picture, signed = false) {
     element("tr", {}, ...Array.from(data.subarray(y * W, (y + 1) * W), cell)),
   );
   if (W > p.config.P[1]) framePatch(p, rows);
-  const which = W > p.config.P[1] ? `All pixels; patch ${p.patch} is framed` : `Pixels of patch ${p.patch}`;
+  const which = W > p.config.P[1] ? `All pixels; those of token ${p.patch} are framed` : `Pixels of token ${p.patch}`;
   const caption = `${which}${note}`;
   const table = element(
     "table",
@@ -180,7 +180,7 @@ function framePatch({ row, column, config: { P } }, rows) {
 function pixelGradients(p) {
   const { shape, data } = p.source.pixelGradient();
   if (p.live) return pixelTable(p, { data, H: shape[0], W: shape[1] }, true);
-  return gradientRows(`Gradient of patch ${p.patch}`, [["dx", p.source.stage("pixel_values", { token: p.patch })]]);
+  return gradientRows(`Gradient of the pixels of token ${p.patch}`, [["dx", p.source.stage("pixel_values", { token: p.patch })]]);
 }
 
 // ---- Arithmetic, forward ----
@@ -251,7 +251,7 @@ function dotProduct(p) {
   if (shown < q.length) rows.push([`${q.length - shown} more`, "", "", text(rest)]);
   rows.push(["sum", "", "", text(total(written))]);
   const columns = ["", `q, ${tokenName(token)}`, `k, ${tokenName(key)}`, "q * k"];
-  const why = `${capital(tokenName(key))} is the other patch that ${tokenName(token)} attends to most.`;
+  const why = `${capital(tokenName(key))} is the other token, CLS aside, that ${tokenName(token)} attends to most.`;
   return [
     numberTable(`Head ${head} of block ${block}`, columns, rows),
     byHand(`s = ${scaled(total(written), p.scores[key], q.length)}`),

@@ -26,10 +26,10 @@ const FORWARD = [
     shapes: ["patches (B, N, C P P)"],
     words: (p) => [
       `The picture is cut into ${p.config.N} equal pieces, which are read row by row, like the words of a page.`,
-      `Patch ${p.patch} is in row ${p.row}, column ${p.column}, counted from 0; it has C * P * P = ${sizeOf(p, "C P P")} numbers.`,
+      `Token ${p.patch} is the patch in row ${p.row}, column ${p.column}, counted from 0; it has C * P * P = ${sizeOf(p, "C P P")} numbers.`,
     ],
     numbers: (p) => [p.live ? pixelTable(p, cutOut(p, p.source.picture)) : pixelRows(p)],
-    map: (p) => ({ caption: `Patch ${p.patch} of ${p.config.N}`, mark: [p.patch] }),
+    map: (p) => ({ caption: `The patch of token ${p.patch}, one of ${p.config.N}`, mark: [p.patch] }),
   },
   {
     title: "A patch becomes a token",
@@ -44,13 +44,13 @@ const FORWARD = [
       ...firstOfToken(p),
       valueRows(p, [["token", p.source.stage("embeddings.patches", { token: p.patch })]], p.patch),
     ],
-    map: (p) => ({ caption: `Patch ${p.patch}`, mark: [p.patch] }),
+    map: (p) => ({ caption: `The patch of token ${p.patch}`, mark: [p.patch] }),
   },
   {
     title: "One token for the whole picture",
     parts: ["cls"],
     lesson: 3,
-    formula: "tokens = [CLS, patch 1, ..., patch N]",
+    formula: "tokens = [CLS, patch 0, ..., patch N - 1]",
     shapes: ["CLS (D)", "tokens (B, T, D)"],
     words: (p) => [
       "A token that belongs to no patch is put in front: CLS, learned numbers that are the same for every picture.",
@@ -397,7 +397,7 @@ const BACKWARD = [
       gradientRows("Gradients", [
         ["CLS, after the norm", p.source.stage("last_hidden_state", { token: 0 })],
         ["CLS, before the norm", p.before(p.config.L, 0)],
-        [`patch ${p.patch}, before the norm`, p.before(p.config.L, p.patch)],
+        [`token ${p.patch}, before the norm`, p.before(p.config.L, p.patch)],
       ]),
     ],
     map: (p) =>

@@ -313,7 +313,7 @@ function lettersOf({ C, H, W, P, N, T, D, h, d, F, K, L }) {
     [`H = ${H}, W = ${W}`, "pixels, high and wide"],
     [`P = ${P[0] === P[1] ? P[0] : P.join(" and ")}`, "pixels, the side of a patch"],
     [`N = ${N}`, "patches"],
-    [`T = ${T}`, "tokens: CLS, number 0, and the patches from 1"],
+    [`T = ${T}`, "tokens: CLS is token 0, patch n is token n + 1"],
     [`D = ${D}`, "numbers of a token"],
     [`h = ${h}`, "heads of a block"],
     [`d = ${d}`, "numbers of a head, D / h"],

@@ -16,7 +16,7 @@ from minivit import differentiable
 
 @differentiable
 def prepend_cls(cls, patches):
-    """[CLS, patch 1, ..., patch N] for every image: cls (1, 1, D), patches (B, N, D) -> tokens (B, T, D)."""
+    """[CLS, patch 0, ..., patch N - 1] for every image: cls (1, 1, D), patches (B, N, D) -> tokens (B, T, D)."""
     B, _, D = patches.shape
     tokens = np.concatenate([np.broadcast_to(cls, (B, 1, D)), patches], axis=1)  # (B, T, D)
 
@@ -30,7 +30,7 @@ def prepend_cls(cls, patches):
 
 from minivit.course.exercises.judge import Case
 
-OP, VALUE = "prepend_cls", "[CLS, patch 1, ..., patch N] for every image"
+OP, VALUE = "prepend_cls", "[CLS, patch 0, ..., patch N - 1] for every image"
 
 
 def cases(rng):
