@@ -8,7 +8,7 @@ from pathlib import Path
 
 from setuptools.command.build_py import build_py
 
-FOLDERS = {"images": ("*.jpg", "*.npz", "*.md"), "tutorials": ("*.py", "*.md")}
+FOLDERS = {"images": ("*.jpg", "*.npz", "*.md"), "tutorials": ("*.py", "*.md", "*.svg", "*/*.md")}
 
 
 class BuildPy(build_py):
@@ -19,7 +19,7 @@ class BuildPy(build_py):
         target = Path(self.build_lib, "minivit")
         kinds = [(name, kind) for name, suffixes in FOLDERS.items() for kind in suffixes]
         paths = [path for name, kind in kinds for path in sorted(Path(name).glob(kind))]
-        return {str(path): str(target / f"_{path.parent.name}" / path.name) for path in paths}
+        return {str(path): str(target / f"_{path.as_posix()}") for path in paths}
 
     def run(self):
         super().run()

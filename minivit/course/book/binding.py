@@ -42,7 +42,7 @@ _CONFIG = {
     "html_use_index": False,
     "pygments_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
-    "exclude_patterns": ["_extra"],
+    "exclude_patterns": ["_*"],
     "suppress_warnings": ["myst.header"],
 }
 
@@ -193,11 +193,11 @@ def _build(work):
     """The pages of work/source as HTML in work/html."""
     from sphinx.application import Sphinx
 
+    settings = "".join(f"{name} = {value!r}\n" for name, value in _CONFIG.items())
+    (work / "source" / "conf.py").write_text(settings, encoding="utf-8")
     told = io.StringIO()
-    folders = (work / name for name in ("source", "html", "doctrees"))
-    source, html, doctrees = map(str, folders)
-    app = Sphinx(source, None, html, doctrees, "html", _CONFIG, status=None, warning=told)
-    app.build()
+    source, html, doctrees = (str(work / name) for name in ("source", "html", "doctrees"))
+    Sphinx(source, source, html, doctrees, "html", status=None, warning=told, parallel=1).build()
     for name in (".buildinfo", "objects.inv"):
         (work / "html" / name).unlink(missing_ok=True)
     for line in shortened(told.getvalue().splitlines(), 5):

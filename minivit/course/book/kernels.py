@@ -24,7 +24,7 @@ _THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLI
 
 def begin(arguments):
     """In the kernel of a lesson, before its first cell: its command line, and plt.show(), which gives each figure away
-    as a picture with its caption and its label.
+    as a picture with its label and, as text that is read on a telephone, too, its caption.
     """
     import matplotlib.pyplot as plt
     from IPython.display import display
@@ -34,6 +34,7 @@ def begin(arguments):
     def show():
         for figure in map(plt.figure, plt.get_fignums()):
             png, told = io.BytesIO(), {"caption": figure.get_supxlabel(), "label": figure.get_label()}
+            figure.supxlabel("")
             figure.savefig(png, format="png", dpi="figure")
             display({"image/png": png.getvalue()}, raw=True, metadata=told)
         plt.close("all")
