@@ -71,7 +71,8 @@ def book(args):
     page = binding.book(args.out, args.photo, args.wheels)
     sizes = [path.stat().st_size for path in page.parent.rglob("*") if path.is_file()]
     seconds = time.perf_counter() - start
-    print(f"{shown(page)}: {len(sizes)} files, {sum(sizes) / 1e6:.0f} MB, made in {seconds:.0f} s. Any browser opens it.")
+    size = f"{len(sizes)} files, {sum(sizes) / 1e6:.0f} MB"
+    print(f"{shown(page)}: {size}, made in {seconds:.0f} s. Any browser opens it.")
 
 
 def exercise(args):

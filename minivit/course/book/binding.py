@@ -7,12 +7,13 @@ import os
 import re
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 
 from ... import __version__, images
 from ...errors import FileError, MinivitError, shortened
-from ...machinery.files import folder_written, read_regular, travelling, writable_folder
 from ...explorer.page import explore
+from ...machinery.files import folder_written, read_regular, travelling, writable_folder
 from .. import lessons as course
 from . import kernels, wheelhouse
 
@@ -50,8 +51,8 @@ _CONFIG = {
 def book(out, photo=None, platforms=()):
     """Write the book into the folder `out`, and print a line for each lesson. Returns the path of its first page.
 
-    photo: that the lessons run on; None is the cat. platforms: such as "win_amd64:3.12", for which the wheels are packed
-    as well. The folder is a whole book, or as it was before; a book that is there is replaced. MinivitError, before any
+    photo: that the lessons run on; None is the cat. platforms: such as "win_amd64:3.12", whose wheels are packed as
+    well. The folder is a whole book, or as it was before; a book that is there is replaced. MinivitError, before any
     long work, where the extra `notebook` lacks; FileError for a bad photo, and for a folder that holds other files;
     MinivitError for a lesson that fails.
     """
@@ -99,7 +100,7 @@ def _own_folder(out):
 
 
 def _write_sources(source, photo, platforms):
-    """What Sphinx reads: the folders as in a clone, each lesson as a page that has run, and what goes along as it is."""
+    """What Sphinx reads: the folders of a clone, each lesson as a page that has run; and what goes along as it is."""
     shutil.copytree(travelling("tutorials"), source / "tutorials", ignore=shutil.ignore_patterns("*.ipynb", "__py*"))
     (source / "images").mkdir()
     shutil.copy(travelling("images") / "README.md", source / "images")
@@ -197,7 +198,8 @@ def _build(work):
     (work / "source" / "conf.py").write_text(settings, encoding="utf-8")
     told = io.StringIO()
     source, html, doctrees = (str(work / name) for name in ("source", "html", "doctrees"))
-    Sphinx(source, source, html, doctrees, "html", status=None, warning=told, parallel=1).build()
+    with warnings.catch_warnings(action="ignore"):  # what these packages deprecate of one another
+        Sphinx(source, source, html, doctrees, "html", status=None, warning=told).build()
     for name in (".buildinfo", "objects.inv"):
         (work / "html" / name).unlink(missing_ok=True)
     for line in shortened(told.getvalue().splitlines(), 5):

@@ -1,6 +1,7 @@
 """Lessons as executed notebooks, two or more at once, and as Markdown pages with their figures as files."""
 
 import asyncio
+import atexit
 import base64
 import contextlib
 import io
@@ -60,7 +61,7 @@ def executed(lessons, photo):
                         yield future.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-            while wait(futures, timeout=0.2).not_done:
+            while wait([future for future in futures if not future.cancelled()], timeout=0.2).not_done:
                 for client in clients:
                     with contextlib.suppress(AttributeError):  # one that starts, and has no process yet
                         client.km.provisioner.process.kill()
@@ -86,24 +87,25 @@ def _execute(lesson, photo, environment, clients):
         silent = dict.fromkeys(("stdout", "stderr"), subprocess.DEVNULL)  # of the kernel's log; a lesson's output comes
         asyncio.run(client.async_execute(env=environment, cleanup_kc=True, **silent))
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-        raise MinivitError(f"lesson {lesson.number}", *_failed(notebook, error)) from error
+        hint = f"minivit run {lesson.number} on the same photo shows where. No book is written."
+        raise MinivitError(f"lesson {lesson.number}", *_failed(notebook, error), hint) from error
+    finally:
+        atexit.unregister(client._cleanup_kernel)  # which it leaves there for a kernel that was killed in its start
     del notebook.cells[0]
     return lesson, notebook, time.perf_counter() - start
 
 
 def _failed(notebook, error):
-    """(what, rule, hint) of a lesson that did not run to its end."""
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    ran = [number for number, cell in enumerate(code) if cell.execution_count is not None]
-    cell = code[ran[-1]] if ran else code[0]
+    """(what, rule) of a lesson that did not run to its end, behind the cell that begins it."""
+    code = [cell for cell in notebook.cells[1:] if cell.cell_type == "code"]
+    count = max(1, sum(cell.execution_count is not None for cell in code))
+    begin = shown(code[count - 1].source.strip().split("\n")[0], 80)
     told = f"{error.ename}: {error.evalue}" if hasattr(error, "ename") else str(error)
-    first = cell.source.strip().split("\n")[0]
-    hint = "run it by itself: minivit run NN PHOTO. No book is written."
-    return f"code cell {ran[-1] if ran else 0}, which begins with {shown(first, 80)!r}, fails.", shown(told, 400), hint
+    return f"code cell {count} of {len(code)}, which begins with {begin!r}, fails.", shown(told, 400)
 
 
 def markdown(notebook, number, figures):
-    """A notebook as the text of a Markdown page. Its figures are written to the folder `figures` as NUMBER_LABEL.png."""
+    """A notebook as the text of a Markdown page. Its figures are written to a folder, as NUMBER_LABEL.png."""
     import jinja2
     from nbconvert import MarkdownExporter
     from traitlets.config import Config

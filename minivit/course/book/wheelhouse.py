@@ -17,7 +17,11 @@ from ...machinery.files import travelling
 NAMES = {"windows": "win_amd64", "macos": "macosx_11_0_arm64", "linux": "manylinux_2_28_x86_64"}
 _TAG = r"win(32|_amd64|_arm64)|macosx_\d+_\d+_(arm64|x86_64)|manylinux(_2_\d+|2014)_(x86_64|aarch64)"
 _TRAVELS = (".jpg", ".npz", ".md", ".py", ".svg")  # of images/ and tutorials/: as in machinery/wheel.py
-_UNIX = "python{}", "venv/bin/"
+_SYSTEMS = (  # name, how its tags begin, its Python of a version, where a venv has its commands
+    ("Windows", "win", "py -{}", "venv\\Scripts\\"),
+    ("macOS", "macosx", "python{}", "venv/bin/"),
+    ("Linux", "manylinux", "python{}", "venv/bin/"),
+)
 _WHEEL = "Wheel-Version: 1.0\nGenerator: minivit\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 
 
@@ -89,7 +93,7 @@ def _megabytes(paths):
 
 
 def write_wheel(folder):
-    """The path of minivit's wheel, made of the files of this installation, be it a clone's or a wheel's, in a folder."""
+    """Write minivit's wheel, of the files of this installation, be it a clone or a wheel, to a folder. -> its path."""
     about, package = importlib.metadata.distribution("minivit"), Path(__file__).parents[2]
     info = f"minivit-{__version__}.dist-info"
     files = _files(package, "minivit")
@@ -127,9 +131,8 @@ def _digest(text):
 def page(platforms):
     """How to install from the folder, as Markdown that is read as plain text, too."""
     packed = "\n".join(f"- {platform.tag}, Python {platform.python}" for platform in platforms)
-    systems = (("Windows", "win", "py -{}", "venv\\Scripts\\"), ("macOS", "macosx", *_UNIX), ("Linux", "manylinux", *_UNIX))
     commands = ""
-    for system, tag, python, scripts in systems:
+    for system, tag, python, scripts in _SYSTEMS:
         versions = [platform.python for platform in platforms if platform.tag.startswith(tag)]
         if versions:
             newest = max(versions, key=lambda version: int(version.partition(".")[2]))
