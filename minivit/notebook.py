@@ -1,4 +1,4 @@
-"""The Vision Transformer of a published notebook: one image, no batch, small enough to print every step.
+"""The Vision Transformer of the notebook of lesson 12: one image, no batch, small enough to print every step.
 
 Shapes: C channels, W H pixels, N patches, T = N + 1 tokens, D token width, h heads, d = D / h head size; q and k
 index query and key tokens.
@@ -7,12 +7,13 @@ What it does differently from vit.py:
 - The image is (C, W, H), a photo's `transpose(2, 1, 0)`: the patches run down the photo's columns, not along its rows.
 - Positions are the numbers 1..N through a linear layer 1 -> D, so a late patch is mostly its position. CLS gets none.
 - All heads share one d x d map for each of query, key and value, and no output matrix mixes the heads.
-- The residual goes around the normalised input, norm(x) + f(norm(x)): no road leads past the norms.
+- The residual goes around the normalised input, norm(x) + f(norm(x)). Stacked, that is post-norm, norm(x + f(x)), the
+  order of the first Transformer (Vaswani et al. 2017), with one norm more in front and one less behind.
 - The MLP is two linear layers with dropout and no activation between: without dropout, one linear map.
 - There is no final norm and no classifier.
 
-The published notebook made the context with "nhn,nhd->nhd". A letter twice in one operand takes the diagonal, so the
-context of token n is scores[n, h, n] * v[n, h]: its own value times one number, and nothing of any other token's
+The notebook makes the context with "nhn,nhd->nhd", here PUBLISHED. A letter twice in one operand takes the diagonal, so
+the context of token n is scores[n, h, n] * v[n, h]: its own value times one number, and nothing of any other token's
 value. Attention sums over the keys, each with its own value: "qhk,khd->qhd".
 
 The cells run as they are typed, on an image x: embed_out = Embedding(x, out_channels=512, kernel_size=3)(), then
@@ -78,7 +79,8 @@ class MultiheadSelfAttention(nn.Module):
 
     input_dim: D, which the heads divide. value_einsum: how scores (q, h, k) and values (k, h, d) make the context;
     CORRECTED never holds all the scores. PUBLISHED and any other equation that gives (T, h, d) do: 4 T^2 h bytes in
-    float32, 960 MB for 5477 tokens and 8 heads, and about four times that forward and backward.
+    float32, 960 MB for 5477 tokens and 8 heads, wait for backward, and while it runs there are three and a half times
+    as many.
     forward(values, keys, queries): the tokens that are read, those by which they are found, and those that ask. In
     self-attention all three are the same. A value belongs to the key at its place; queries may be more or fewer, and
     there is one output token for each. With output_scores=True it returns (context, scores): (T, D) and the softmaxed
@@ -100,7 +102,7 @@ class MultiheadSelfAttention(nn.Module):
             q, k, v = (x.transpose(1, 0, 2) for x in (q, k, v))  # (h, T, d)
             context = ops.scaled_dot_product_attention(q, k, v).transpose(1, 0, 2)  # (T, h, d)
             return context.reshape(len(queries), -1)  # (T, D)
-        scores = ops.softmax(ops.einsum("qhd,khd->qhk", q, k) / math.sqrt(q.shape[2]))  # (q, h, k)
+        scores = ops.softmax(ops.einsum("qhd,khd->qhk", q / math.sqrt(q.shape[2]), k))  # (q, h, k)
         context = ops.einsum(self.value_einsum, scores, v).reshape(len(queries), -1)  # (T, D)
         return (context, scores) if output_scores else context
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
@@ -215,10 +216,13 @@ def pixel_gradient(image, gradient, *, name=None, caption=None):
     return _said(figure, name, caption)
 
 
-def _panels(rows, columns, height):
-    """A figure of 10 x `height` inches, that is 1000 pixels wide and no higher than 1500, and its axes in a row."""
+def _panels(rows, columns, height, layout="constrained"):
+    """A figure of 10 x `height` inches, that is 1000 pixels wide and no higher than 1500, and its axes in a row.
+
+    layout: "compressed" for panels that keep the ratio of their pictures.
+    """
     size = 10, min(max(height, 3), 15)
-    figure, axes = plt.subplots(rows, columns, figsize=size, dpi=100, layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(rows, columns, figsize=size, dpi=100, layout=layout, squeeze=False)
     return figure, axes.ravel()
 
 
@@ -227,8 +231,9 @@ def _said(figure, name, caption):
     if name:
         figure.set_label(name)
     if caption:
-        lines = textwrap.wrap(caption, 115)
-        figure.set_figheight(figure.get_figheight() + 0.2 * len(lines))
+        rows = -(-len(caption) // 115)
+        lines = textwrap.wrap(caption, max(60, len(caption) // rows + 12))  # of about the same length
+        figure.set_figheight(figure.get_figheight() + 0.2 * len(lines) + 0.15)
         figure.supxlabel("\n".join(lines), fontsize=11)
     return figure
 
@@ -345,24 +350,31 @@ def answers(dataset, chances, *, name=None, caption=None):
         panel.imshow(pixels if pixels.shape[2] == 3 else pixels[..., 0], cmap="gray", vmin=0, vmax=255)
         taken = f"taken for {names[answer]}" if answer != label else "right"
         title = f"{names[label]}\n{taken}: {p[answer]:.0%}"
-        panel.set_title(title, fontsize=10, color="black" if answer == label else OUTLINE)
+        panel.set_title(title, fontsize=10, color="black" if answer == label else "#b3006b")
     figure.suptitle("the pictures that the model was least right about")
     return _said(figure, name, caption)
 
 
 def confusion(counts, class_names, *, name=None, caption=None):
-    """Which label was taken for which. counts: (K, K), counts[label, prediction]; class_names: K names."""
+    """Which label was taken for which, right in grey, wrong in pink.
+
+    counts: (K, K), counts[label, prediction]; class_names: K names.
+    """
     counts = np.asarray(counts)
     names = [shown(name, 40).replace("$", r"\$") for name in class_names]  # between two $ stands a formula
     K = len(names)
     figure, (panel,) = _panels(1, 1, 8)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)  # (K, K)
-    drawn = panel.imshow(shares, cmap=MAGNITUDE, vmin=0, vmax=1)
-    figure.colorbar(drawn, ax=panel, label="share of the label's pictures", shrink=0.8)
+    wrong = np.where(np.eye(K, dtype=bool), np.nan, shares)  # the many right ones would pale them
+    colours = LinearSegmentedColormap.from_list("wrong", ["white", OUTLINE, "#7a0049"]).with_extremes(bad="0.9")
+    most = np.nanmax(wrong, initial=0.01)
+    drawn = panel.imshow(wrong, colours, vmin=0, vmax=most)
+    figure.colorbar(drawn, ax=panel, label="wrong: share of the label's pictures", shrink=0.8)
     if K <= 20:  # more would not be readable
         for label, prediction in np.argwhere(counts):
-            color = "black" if shares[label, prediction] > 0.5 else "white"
-            panel.text(prediction, label, counts[label, prediction], ha="center", va="center", color=color)
+            dark = label != prediction and shares[label, prediction] > 0.6 * most
+            number = counts[label, prediction]
+            panel.text(prediction, label, number, ha="center", va="center", color="white" if dark else "black")
     ticks = np.arange(0, K, max(1, K // 20))
     panel.set_xticks(ticks, [names[k] for k in ticks], rotation=45 if max(map(len, names)) > 2 else 0)
     panel.set_yticks(ticks, [names[k] for k in ticks])
@@ -379,7 +391,8 @@ def curves(*panels, name=None, caption=None):
     are matplotlib's, of Axes.set: title, xlabel, ylabel, xscale, ylim and so on; of xticks all are labelled.
     """
     across = min(len(panels), 3)
-    figure, axes = _panels(-(-len(panels) // across), across, (4.8 if across == 1 else 4) * -(-len(panels) // across))
+    down = -(-len(panels) // across)
+    figure, axes = _panels(down, across, down * (4.8 if across == 1 else 4))
     for ax, panel in zip(axes, panels, strict=False):
         panel = dict(panel)
         lines, marks = panel.pop("lines", {}), panel.pop("marks", {})
@@ -416,13 +429,14 @@ def pictures(pictures, titles=None, columns=None, *, name=None, caption=None):
     across = columns or min(len(arrays), 4)
     tall = max(array.shape[0] / array.shape[1] for array in arrays)
     lines = 1 + max(title.count("\n") for title in titles)
-    figure, axes = _panels(
-        -(-len(arrays) // across), across, -(-len(arrays) // across) * (9.8 / across * tall + 0.25 * lines)
-    )
+    down = -(-len(arrays) // across)
+    figure, axes = _panels(down, across, down * (9.8 / across * tall + 0.22 * lines + 0.1), "compressed")
     for ax, array, title in zip(axes, arrays, titles, strict=False):
         ax.imshow(array, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         ax.set_title(title.removeprefix("!"), color=OUTLINE if title.startswith("!") else "black")
-    for ax in axes:
+        ax.set(xticks=[], yticks=[])
+        ax.set_frame_on(False)
+    for ax in axes[len(arrays) :]:
         ax.set_axis_off()
     return _said(figure, name, caption)
 
@@ -451,7 +465,8 @@ def heatmaps(
     across = columns or min(len(maps), 3)
     tall = max(table.shape[0] / table.shape[1] for table in maps)
     down = -(-len(maps) // across)
-    figure, axes = _panels(down, across, down * (9 / across * min(tall, 1.2) + 0.4) + 0.9)
+    height = min(9 / across, 5.5) * min(tall, 1.2) + (0.75 if share else 1.6)  # with titles, labels and colour bars
+    figure, axes = _panels(down, across, down * height + (0.9 if share else 0), "compressed")
     limits = [(np.nanmin(table), np.nanmax(table)) for table in maps]
     if share:
         limits = [(min(low for low, _ in limits), max(high for _, high in limits))] * len(maps)
@@ -467,7 +482,7 @@ def heatmaps(
         for (row, column), value in np.ndenumerate(table) if numbers else ():
             dark = abs(value) > 0.6 * high if signed else value < low + 0.6 * (high - low)
             text = f"{value:{'.2g' if numbers is True else numbers}}"
-            ax.text(column, row, text, ha="center", va="center", color="white" if dark else "black", fontsize=9)
+            ax.text(column, row, text, ha="center", va="center", color="white" if dark else "black")
         if not share:
             figure.colorbar(drawn, ax=ax, location="bottom", label=label)
     if share:
@@ -491,4 +506,81 @@ def bars(groups, *, title="", ylabel="", log=False, name=None, caption=None):
     ax.grid(alpha=0.3, axis="y")
     if len(groups) > 1:
         ax.legend()
+    return _said(figure, name, caption)
+
+
+# ---- lesson 08
+
+
+def walks(orders, *, name=None, caption=None):
+    """Graphs of a few numbers, each as somebody walked it from the end back to the start.
+
+    orders: {title: [(label, gradient, [labels of its parents]), ...]}, in the order of the walk; a parent that was used
+    twice stands there twice. A box is pink when its gradient was handed on before all that used it had been walked.
+    """
+    figure, axes = _panels(1, len(orders), 4.4)
+    for ax, (title, steps) in zip(axes, orders.items(), strict=True):
+        turn = {label: i for i, (label, _, _) in enumerate(steps)}
+        depth, boxes = {}, {}
+        while len(depth) < len(steps):  # each below all that it was made from
+            for label, _, parents in steps:
+                if label not in depth and all(parent in depth for parent in parents):
+                    depth[label] = 1 + max((depth[parent] for parent in parents), default=-1)
+        arrows = [(parent, label) for label, _, parents in steps for parent in parents]
+        for label, gradient, _ in steps:
+            aside = any(depth[start] < depth[label] < depth[stop] for start, stop in arrows)  # of an arrow that passes
+            early = any(turn[stop] > turn[label] for start, stop in arrows if start == label)
+            box = {"boxstyle": "round,pad=0.4", "facecolor": "#ffc4e0" if early else "#d6ecff"}
+            text = f"step {turn[label]}: {label}\ngradient {gradient:g}"
+            boxes[label] = ax.text(0.62 * aside, depth[label], text, ha="center", va="center", fontsize=9, bbox=box)
+        for i, (start, stop) in enumerate(arrows):
+            bend = 0 if arrows.count((start, stop)) == 1 else 0.25 if (start, stop) in arrows[:i] else -0.25
+            style = {"arrowstyle": "->", "connectionstyle": f"arc3,rad={bend}", "shrinkA": 2, "shrinkB": 2}
+            patches = {"patchA": boxes[start].get_bbox_patch(), "patchB": boxes[stop].get_bbox_patch()}
+            ends = boxes[stop].get_position(), boxes[start].get_position()
+            ax.annotate("", *ends, arrowprops=style | patches)
+        ax.set(xlim=(-0.45, 1.1), ylim=(max(depth.values()) + 0.4, -0.4), title=title)
+        ax.set_axis_off()
+    return _said(figure, name, caption)
+
+
+def agreement(comparisons, *, name=None, caption=None):
+    """What backward says against the finite difference, entry by entry; what is right lies on the dashed diagonal.
+
+    comparisons: {title: one of gradcheck's Comparisons}, a panel each.
+    """
+    across = min(len(comparisons), 3)
+    down = -(-len(comparisons) // across)
+    figure, axes = _panels(down, across, 3.4 * down)
+    for ax, (title, one) in zip(axes, comparisons.items(), strict=False):
+        limit = 1.1 * max(abs(one.numeric).max(), abs(one.backward).max())
+        ax.plot([-limit, limit], [-limit, limit], "--", color="0.5")
+        ax.plot(one.numeric.ravel(), one.backward.ravel(), MARKERS[0], color=COLOURS[0], markersize=5)
+        ax.set(xlim=(-limit, limit), ylim=(-limit, limit), box_aspect=1, title=f"{title}: {one.argument}")
+        ax.set(xlabel="finite difference", ylabel="backward")
+    for ax in axes[len(comparisons) :]:
+        ax.set_axis_off()
+    return _said(figure, name, caption)
+
+
+# ---- lesson 13
+
+
+def found_patches(pictures, patches, patch_size, titles, *, name=None, caption=None):
+    """Photos side by side, and in each the same number at the patches that belong together.
+
+    patches: for each photo the patch of number 0, of 1, ...; patch_size: P, in pixels. ShapeError for a patch that is
+    not there.
+    """
+    pictures = [images.as_picture("found_patches", picture) for picture in pictures]
+    figure, axes = _panels(1, len(pictures), 10 / len(pictures) * max(p.height / p.width for p in pictures) + 0.4)
+    centred = {"ha": "center", "va": "center", "fontsize": 9}
+    for ax, picture, found, title in zip(axes, pictures, patches, titles, strict=True):
+        _show(ax, picture, title)
+        grid = picture.height // patch_size, picture.width // patch_size
+        for number, patch in enumerate(found):
+            row, column = _place("found_patches", int(patch), grid)
+            edge = COLOURS[number % len(COLOURS)]
+            spot = {"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": edge, "linewidth": 2}
+            ax.text((column + 0.5) * patch_size, (row + 0.5) * patch_size, number, bbox=spot, **centred)
     return _said(figure, name, caption)

@@ -1,4 +1,4 @@
-"""The Vision Transformer of the notes, bottom-up, with the names that Hugging Face transformers gives its parts.
+"""The Vision Transformer, bottom-up, with the names that Hugging Face transformers gives its parts.
 
 Shapes: B batch, C channels, H W pixels, P patch side, N patches, T = N + 1 tokens, D hidden size, h heads,
 d = D / h head size, F MLP size, K classes; q and k index query and key tokens.

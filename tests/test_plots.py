@@ -9,6 +9,7 @@ from PIL import Image
 
 from minivit import Tensor, images, plots
 from minivit.errors import ShapeError
+from minivit.gradcheck import compare
 from minivit.machinery import files
 
 matplotlib.use("Agg")
@@ -318,7 +319,9 @@ def test_confusion_shows_each_count_in_the_row_of_its_label():
     shown = {text.get_position(): text.get_text() for text in panel.texts}
     assert shown == {(0, 0): "3", (1, 0): "1", (0, 1): "2", (1, 1): "4"}  # (prediction, label)
     assert (panel.get_xlabel(), panel.get_ylabel()) == ("prediction", "label")
-    np.testing.assert_allclose(panel.images[0].get_array(), [[0.75, 0.25, 0], [1 / 3, 2 / 3, 0], [0, 0, 0]])
+    nan = np.nan  # the right ones: grey
+    wrong = np.ma.filled(panel.images[0].get_array(), nan)
+    np.testing.assert_allclose(wrong, [[nan, 0.25, 0], [1 / 3, nan, 0], [0, 0, nan]])
     assert panel.get_title() == "7 of 10 right: 70.00%"
     for ticks in (panel.get_xticklabels(), panel.get_yticklabels()):
         assert [tick.get_text() for tick in ticks] == ["ant", "bee", "cat"]
@@ -408,3 +411,60 @@ def test_bars_of_a_group_share_colour_and_hatching():
     assert bars == [(-0.2, 1, ""), (0.8, 2, ""), (1.2, 4, "//")]
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["x", "y"]
     assert (ax.get_ylabel(), ax.get_yscale()) == ("seconds", "log")
+
+
+def test_walks_mark_what_was_handed_on_too_early():
+    steps = {"end": (1, ["b", "c"]), "b": (9, ["a", "a"]), "c": (1, ["b", "b"]), "a": (2, [])}
+    early = [(label, *steps[label]) for label in ("end", "b", "c", "a")]
+    right = [(label, *steps[label]) for label in ("end", "c", "b", "a")]
+    figure = plots.walks({"early": early, "right": right}, name="order", caption="Pink is early.")
+    drawn(figure)
+    for ax, pink in zip(figure.axes, (["step 1: b\ngradient 9"], []), strict=True):
+        boxes = [text for text in ax.texts if text.get_text()]
+        colours = {text.get_text(): text.get_bbox_patch().get_facecolor() for text in boxes}
+        assert len(colours) == 4 and [text for text, (r, g, b, _) in colours.items() if r > g + 0.2] == pink
+        places = {text.get_text()[8:].partition("\n")[0]: text.get_position() for text in boxes}
+        assert [places[label][1] for label in ("a", "b", "c", "end")] == [0, 1, 2, 3]
+        assert places["c"][0] > places["b"][0] == places["a"][0] == places["end"][0]  # b's arrow to the end passes c
+        assert len(ax.texts) == 4 + 6  # arrows
+
+
+def test_agreement_draws_each_entry_beside_the_diagonal(rng):
+    def wrong(x):
+        return x * x.data  # forgets one of its two roads
+
+    (one,) = compare(wrong, rng.standard_normal((2, 3)))
+    figure = plots.agreement({"wrong": one, "right": one._replace(backward=one.numeric)}, name="a", caption="So.")
+    drawn(figure)
+    for ax, title, factor in zip(figure.axes, ("wrong: x", "right: x"), (0.5, 1), strict=True):
+        diagonal, entries = ax.lines
+        np.testing.assert_array_equal(*diagonal.get_data())
+        np.testing.assert_allclose(entries.get_ydata(), factor * entries.get_xdata(), rtol=1e-6)
+        assert len(entries.get_xdata()) == 6 and ax.get_xlim() == ax.get_ylim() and ax.get_title() == title
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_no_title_is_cut_off_at_the_top(share, rng):
+    caption, table = (
+        "One sentence that is long enough to need two lines below the figure, as many of them are. " * 2,
+        rng.random((4, 5)),
+    )
+    for figure in (
+        plots.pictures([rng.random((9, 9))] * 3, ["a", "b\nc", "d"], caption=caption),
+        plots.heatmaps([table, table], ["a", "b"], numbers=".2f", xlabel="key", share=share, caption=caption),
+        plots.heatmaps([table[:3]] * 4, [*"abcd"], columns=2, label="score", share=share, caption=caption),
+    ):
+        drawn(figure)
+        tops = [ax.title.get_window_extent().y1 for ax in figure.axes if ax.get_title()]
+        assert max(tops) <= figure.bbox.height
+
+
+def test_found_patches_lie_on_the_patches_of_their_number(rng):
+    pictures = rng.integers(0, 256, (2, 8, 12, 3), dtype=np.uint8)
+    figure = plots.found_patches(pictures, [[0, 5], [4, 4]], 4, ["one", "other"], name="found", caption="Here.")
+    drawn(figure)
+    places = [[(text.get_text(), *text.get_position()) for text in ax.texts] for ax in figure.axes]
+    assert places == [[("0", 2, 2), ("1", 10, 6)], [("0", 6, 6), ("1", 6, 6)]]
+    assert [ax.get_title() for ax in figure.axes] == ["one", "other"] and figure.get_label() == "found"
+    with pytest.raises(ShapeError, match="there is no patch 6"):
+        plots.found_patches(pictures, [[0], [6]], 4, ["one", "other"])

@@ -1,7 +1,7 @@
 """Exercise 02: write the backward of the patch embeddings, one matrix product and a bias.
 
 patches: (B, N, I) floats, I = C * P * P numbers in each patch.  weight: (D, I).  bias: (D,).
-y: (B, N, D), the vectors: y[b, n, k] = sum over i of patches[b, n, i] * weight[k, i], + bias[k].
+y: (B, N, D), the vectors: y[b, n, j] = sum over i of patches[b, n, i] * weight[j, i], + bias[j].
 dy, the gradient that arrives, has the shape of y; dpatches, dweight and dbias have the shapes of the arguments.
 
 Hint: the shapes nearly write it for you. The batch B and the patches N are one long list of B * N rows, as the lesson's
