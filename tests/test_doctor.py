@@ -58,7 +58,7 @@ def test_the_screen_tells_all_of_it():
     lines = done.stdout.splitlines()
     assert done.stdout.isascii() and max(map(len, lines)) <= 100 and len(lines) <= 35
     needed = ["Python", "minivit", "numpy", "pillow", "matplotlib", "threadpoolctl"]
-    optional = ["BLAS", "speed", "memory", "window", "browser", "numba", "MPI", "Jupyter"]
+    optional = ["BLAS", "speed", "memory", "window", "browser", "numba", "MPI", "Jupyter", "book"]
     assert [line[7:22].strip() for line in lines[:-2] if line[7:22].strip()] == needed + optional
     assert {line[:7].strip() for line in lines[:-2]} <= {"ok", "note", ""}
     assert re.search(r"\d+\.\d ms a training step on digits; 31\.9 on the machine of README's table", done.stdout)
@@ -204,23 +204,23 @@ def test_a_browser(report, monkeypatch):
 
 def test_what_nothing_needs(report, monkeypatch):
     there = set()
-    versions = {"mpi4py": "4.0", "numba": "0.60", "jupytext": "1.16", "jupyterlab": "4.2"}
+    versions = {"mpi4py": "4.0", "numba": "0.60", "jupytext": "1.16", "jupyterlab": "4.2", "sphinx": "8.0"}
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name in there or None)
     monkeypatch.setattr(importlib.metadata, "version", lambda name: versions.get(name) or VERSION(name))
     monkeypatch.setattr(shutil, "which", lambda name, path: None)
     requires = importlib.metadata.requires("minivit")
     monkeypatch.setattr(importlib.metadata, "requires", lambda name: [*requires, 'numba>=0.60; extra == "fast"'])
     found = report()[1]
-    assert {found[name][0] for name in ("numba", "MPI", "Jupyter")} == {"note"}
-    assert '-> python -m pip install "minivit[notebook]"' in found["Jupyter"][1]
+    assert {found[name][0] for name in ("numba", "MPI", "Jupyter", "book")} == {"note"}
+    assert '-> python -m pip install "minivit[notebook]"' in found["Jupyter"][1] and "[notebook]" in found["book"][1]
     assert '-> python -m pip install "minivit[fast]"' in found["numba"][1]
     there |= {"mpi4py", "numba", "jupytext"}
     found = report()[1]
     assert found["numba"] == ("ok", "numba 0.60")
     assert found["MPI"][0] == "note" and "mpi4py 4.0, but no mpiexec -> " in found["MPI"][1]
-    assert "without jupyterlab" in found["Jupyter"][1]
-    there.add("jupyterlab")
+    assert "without jupyterlab" in found["Jupyter"][1] and "[notebook]" in found["Jupyter"][1]
+    there |= {"jupyterlab", "sphinx"}
     monkeypatch.setattr(shutil, "which", lambda name, path: f"{path.split(os.pathsep)[0]}/{name}")
     found = report()[1]
     assert found["MPI"][0] == "ok" and f"started by {Path(sys.executable).parent}/mpiexec"[:60] in found["MPI"][1]
-    assert found["Jupyter"] == ("ok", "jupyterlab 4.2, jupytext 1.16")
+    assert found["Jupyter"] == ("ok", "jupyterlab 4.2, jupytext 1.16") and found["book"] == ("ok", "sphinx 8.0")

@@ -169,12 +169,15 @@ def _jupyter():
     found = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
     if "jupytext" in names and len(names) > 1:
         return [Finding(OK, "Jupyter", found)]
-    lacking = "jupytext, which opens a lesson as a notebook" if len(names) else "not installed"
-    found = f"{found}, without {lacking}" if found and "jupytext" not in names else found or lacking
     if names == ["jupytext"]:
         found += ", without jupyterlab; VS Code and PyCharm open the lessons, too"
-    advice = _extra("jupytext") if "jupytext" not in names else "python -m pip install jupyterlab"
-    return [Finding(NOTE, "Jupyter", found, advice)]
+    elif names:
+        found += ", without jupytext, which opens a lesson as a notebook"
+    return [Finding(NOTE, "Jupyter", found or "not installed", _extra("jupytext"))]
+
+
+def _book():
+    return [_optional("book", "sphinx", "minivit book binds its pages by it")]
 
 
 def _browser():
@@ -254,4 +257,4 @@ def step(rounds=15):
     return statistics.median(times[rounds // 3 :])
 
 
-CHECKS = (_blas, _step, _memory, _window, _browser, _numba, _mpi, _jupyter)
+CHECKS = (_blas, _step, _memory, _window, _browser, _numba, _mpi, _jupyter, _book)

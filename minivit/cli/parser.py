@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import textwrap
+import time
 import traceback
 from contextlib import ExitStack
 from pathlib import Path
@@ -59,6 +60,19 @@ def run(args):
         print(shown(path))
     if args.out is None and package.get_backend().lower() == "agg":  # where there is no screen
         print("note: no window can be opened here. --out DIR saves the figures.", file=sys.stderr)
+
+
+def book(args):
+    """Make the book, a folder that opens from a stick: every lesson run on a photo, and what a teacher needs."""
+    surroundings.matplotlib()
+    from ..course.book import binding
+
+    start = time.perf_counter()
+    page = binding.book(args.out, args.photo, args.wheels)
+    sizes = [path.stat().st_size for path in page.parent.rglob("*") if path.is_file()]
+    seconds = time.perf_counter() - start
+    size = f"{len(sizes)} files, {sum(sizes) / 1e6:.0f} MB"
+    print(f"{shown(page)}: {size}, made in {seconds:.0f} s. Any browser opens it.")
 
 
 def exercise(args):
@@ -238,6 +252,15 @@ def _parser():
     made.add_argument("number", metavar="NN", help="number of the lesson")
     made.add_argument("photo", metavar="PHOTO", nargs="?", help="a picture file; without it, the cat in the package")
     made.add_argument("--out", metavar="DIR", type=_name, help="folder for the figures; without it, they are shown")
+
+    made = command(book, "book --out book")
+    made.add_argument("photo", metavar="PHOTO", nargs="?", help="a picture file; without it, the cat in the package")
+    made.add_argument(
+        "--out", metavar="DIR", type=_name, default="book", help="folder for the book (default: %(default)s)"
+    )
+    help_ = "pack minivit and what it needs, for rooms without network: windows, macos, linux, or a tag and a Python "
+    help_ += "such as win_amd64:3.12 (this command needs a network then)"
+    made.add_argument("--wheels", metavar="PLATFORM", nargs="+", default=(), help=help_)
 
     made = command(exercise, "exercise 08 --out homework")
     made.add_argument("number", metavar="NN", help="number of the lesson")

@@ -19,7 +19,7 @@ class BuildPy(build_py):
         target = Path(self.build_lib, "minivit")
         kinds = [(name, kind) for name, suffixes in FOLDERS.items() for kind in suffixes]
         paths = [path for name, kind in kinds for path in sorted(Path(name).glob(kind))]
-        return {str(path): str(target / f"_{path}") for path in paths}
+        return {str(path): str(target / f"_{path.as_posix()}") for path in paths}
 
     def run(self):
         super().run()
