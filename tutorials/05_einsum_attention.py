@@ -229,7 +229,7 @@ plt.show()
 # Once more "who looks like me?": `y = softmax(query @ key.T * scale) @ value` with
 # `scale = 0`, and with `scale = 1`. Write down first what each makes of the photo. Then
 # draw `plots.pictures([picture(y)])` in a new cell, shown as above; or at the end of a
-# copy, and `python copy.py PHOTO`. Which is nearly the photo, and why?
+# copy, and `python my05.py PHOTO`. Which is nearly the photo, and why?
 
 # %% [markdown]
 # ## What you can say now
