@@ -99,7 +99,7 @@ def attention_over_photo(image, attention_row, grid, query=None, names=None, *, 
     asks = "photo" if query is None else f"{_token(query)} asks"
     colours = {"cmap": MAGNITUDE, "vmin": low, "vmax": high}
     figure = _maps_over_photo("attention_over_photo", image, asks, maps, names, query, seen, **colours)
-    _bar(figure, f"attention; an even share is 1 / {attention.shape[1]}", "max")
+    _bar(figure, f"attention; an even share is 1 / {attention.shape[1]} = {1 / attention.shape[1]:.2g}", "max")
     return _said(figure, name, caption)
 
 
@@ -482,6 +482,7 @@ def heatmaps(
         for (row, column), value in np.ndenumerate(table) if numbers else ():
             dark = abs(value) > 0.6 * high if signed else value < low + 0.6 * (high - low)
             text = f"{value:{'.2g' if numbers is True else numbers}}"
+            text = text if text.strip("-0.") else text.lstrip("-")  # no -0.00
             ax.text(column, row, text, ha="center", va="center", color="white" if dark else "black")
         if not share:
             figure.colorbar(drawn, ax=ax, location="bottom", label=label)

@@ -110,7 +110,7 @@ def test_attention_is_drawn_over_the_photo_without_cls(rng):
         seen.min() <= 0.2 and 0.7 <= seen.max() < 1 and np.array_equal(seen.argmin(1), row[1:].reshape(3, 5).argmin(1))
     )
     assert outlines(photo) == outlines(heat) == [(8, 8, 8, 8)]  # the second column of the second row
-    assert bar.get_xlabel() == "attention; an even share is 1 / 16"
+    assert bar.get_xlabel() == "attention; an even share is 1 / 16 = 0.062"
 
 
 def test_attention_of_every_head_has_one_scale(rng):
@@ -398,6 +398,7 @@ def test_heatmaps_share_one_scale_unless_each_has_its_own():
     drawn(figure)
     assert one.images[0].get_clim() == other.images[0].get_clim() == (-6, 4)
     assert texts(one) == ["0.0", "1.0", "2.0", "3.0"] and bar.get_xlabel() == "score"
+    assert texts(plots.heatmaps([[[-0.004, -0.006]]], numbers=".2f").axes[0]) == ["0.00", "-0.01"]
     signed = plots.heatmaps([first, second], signed=True, share=False)
     assert [ax.images[0].get_clim() for ax in signed.axes[:2]] == [(-3, 3), (-6, 6)] and len(signed.axes) == 4
     assert signed.axes[0].images[0].get_cmap().name == "RdBu_r"

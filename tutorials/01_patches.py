@@ -7,7 +7,7 @@
 # # 1. An image is a sequence of patches
 #
 # The question: a Transformer reads a sentence. How does a photo become one? And is a
-# convolution necessary, or will `Image.crop` do?
+# convolution necessary, or will Pillow's `Image.crop` do?
 #
 # Builds: the cut from a photo to 196 patches, four times over, and the way back. Then
 # four arrays of the right shape, three of which are not the photo.
@@ -19,8 +19,8 @@
 #
 # Teach: 40 minutes. Run: 2 seconds.
 #
-# Axes: C channels, H W pixels, P patch side (p q: down and across inside a patch), Y X
-# rows and columns of patches, N = Y * X patches.
+# Axes: C channels, H W pixels, Y X rows and columns of patches, N = Y * X patches, P
+# patch side, p q a pixel's row and column inside its patch, 0 .. P - 1.
 
 # %%
 import timeit
@@ -39,22 +39,22 @@ from minivit import images, lessons, ops, plots
 # axes are height, width, channels: red, green, blue. How many patches has it?
 
 # %%
-picture = images.to_image(images.pixel_values(lessons.photo(), size=224))
+picture = images.to_image(images.pixel_values(lessons.photo(), size=224))  # 224 x 224
 rgb = np.asarray(picture)  # (H, W, C)
 H, W, C = rgb.shape
-pixels = rgb.transpose(2, 0, 1)  # (C, H, W), as the model wants it
+pixels = rgb.transpose(2, 0, 1)  # (C, H, W): new axis 0 is old axis 2
 P = 16
 Y, X = H // P, W // P
 N = Y * X
 print(f"photo {rgb.shape} {rgb.dtype}: {rgb.size:,} numbers")
 print(f"{Y} rows of {X}: N = {N} patches, each {P} * {P} * {C} = {P * P * C} numbers")
-assert N * P * P * C == rgb.size  # no pixel is left over, none is used twice
+assert N * P * P * C == rgb.size, "P must divide 224"  # no pixel is left over
 
 # %%
 plots.patch_grid(
     picture, P, name="patch_grid",
-    caption="Count row by row, from 0 at the top left, to find the nine patches of the "
-    "right in the photo on the left.",
+    caption="Patches count row by row, as we read, from 0 at the top left; the nine "
+    "with the most contrast have their number, and stand larger on the right.",
 )
 plt.show()
 
@@ -80,7 +80,7 @@ cropped = crop_loop(picture)
 #
 # Pencil and paper. We count from 0. Take the pixel in row 37, column 200: in which row
 # and column of the grid does its patch stand? Which patch is that, n = 0 .. 195? Where
-# in the patch does the pixel lie? Write it down, then run the next cell.
+# in the patch does the pixel lie? Write it down, find the patch in the figure, and run.
 
 # %%
 (row, p), (column, q) = divmod(37, P), divmod(200, P)
@@ -92,13 +92,13 @@ assert np.array_equal(cropped[n, :, p, q], rgb[37, 200])
 # ## Second way: reshape and transpose
 #
 # You have just divided with a remainder: 37 = 2 * 16 + 5. So one axis of 224 is really
-# two, 14 and 16: which patch, and where in it. `reshape` gives the two their names, and
-# moves nothing. `transpose` brings the two axes that count patches to the front.
+# two. `reshape` splits it, the slow one first (14: which patch; then 16: where in it),
+# and moves nothing. `transpose` brings the two axes that count patches to the front.
 
 # %%
 def reshape_transpose(pixels):
     grid = pixels.reshape(C, Y, P, X, P)  # (C, Y, p, X, q)
-    return grid.transpose(1, 3, 0, 2, 4).reshape(N, C, P, P)
+    return grid.transpose(1, 3, 0, 2, 4).reshape(N, C, P, P)  # (Y, X, C, p, q) first
 
 
 assert np.array_equal(reshape_transpose(pixels), cropped)
@@ -137,7 +137,7 @@ pick_one = np.eye(C * P * P, dtype=np.float32).reshape(C * P * P, C, P, P)
 
 def by_convolution(pixels):
     y = ops.conv2d(pixels[None].astype(np.float32), pick_one, stride=P).data
-    return y.reshape(C * P * P, N).T.reshape(N, C, P, P)
+    return y.reshape(C * P * P, N).T.reshape(N, C, P, P)  # y: (1, C * P * P, Y, X)
 
 
 assert np.array_equal(by_convolution(pixels), cropped)
@@ -155,25 +155,25 @@ ways = {
 }
 for name, way in ways.items():
     print(f"{name:<20}{1000 * min(timeit.repeat(way, number=1, repeat=5)):6.2f} ms")
-print(f"the convolution multiplied {N * 768 * (C * P * P):,} times, by 0 or by 1")
+print(f"the convolution multiplied {N * (C * P * P) ** 2:,} times, by 0 or by 1")
 
 # %% [markdown]
 # ## So, is the convolution necessary?
 #
-# For cutting: no. The reshape gives the same patches without any arithmetic. But the
-# model's next step multiplies every patch by a matrix that is learned (lesson 2). Put D
-# learned filters where the ones and zeros were, and the convolution cuts *and*
-# multiplies, in one call; with D = 768 for just what we paid above. So is it written in
-# timm (`timm/layers/patch_embed.py`) and transformers (`modeling_vit.py`). It is a
-# convolution, and still not a CNN: lesson 1b.
+# For cutting: no. The reshape gives the same patches, fastest, without any arithmetic.
+# But the model's next step multiplies every patch by a matrix that is learned (lesson
+# 2). Put D learned filters where the ones and zeros were, and the convolution cuts
+# *and* multiplies, in one call; with D = 768 for just what we paid above. timm
+# (`timm/layers/patch_embed.py`) and transformers (`modeling_vit.py`) write it so. It is
+# a convolution, and still not a CNN: lesson 1b.
 #
 # And it lost nothing, because each of the 768 numbers has a filter of its own. Fewer
 # filters than numbers must lose something: ViT-Tiny has 192. Lesson 2b measures it.
 #
 # ## Putting the photo back
 #
-# Cutting only moved numbers: it is a *permutation*, and that can be undone. Read the
-# transpose backwards, and the axes return to their places.
+# Cutting only moved numbers: it is a *permutation*, and that can be undone. Ask for
+# each old axis, C Y p X q, where it now stands in Y X C p q: at 2, 0, 3, 1, 4.
 
 # %%
 def put_back(patches, columns):
@@ -182,14 +182,14 @@ def put_back(patches, columns):
     return grid.transpose(2, 0, 3, 1, 4).reshape(C, rows * P, columns * P)
 
 
-assert np.array_equal(put_back(cropped, columns=14), pixels)
-thirteen = put_back(cropped[:169], columns=13)  # 13 rows of 13
-print(f"14 to a row {pixels.shape}: the photo. 13 to a row {thirteen.shape}: what?")
+assert np.array_equal(put_back(cropped, columns=X), pixels)
+fewer = put_back(cropped[: (X - 1) ** 2], columns=X - 1)  # 13 rows of 13
+print(f"{X} to a row {pixels.shape}: the photo. {X - 1} to a row {fewer.shape}: what?")
 
 # %%
 plots.pictures(
-    [pixels.transpose(1, 2, 0), thirteen.transpose(1, 2, 0)],
-    ["14 patches to a row", "!13 patches to a row"], name="put_back",
+    [pixels.transpose(1, 2, 0), fewer.transpose(1, 2, 0)],
+    [f"{X} patches to a row", f"!{X - 1} patches to a row"], name="put_back",
     caption="The same patches in the same order: where a row ends, the sequence does "
     "not say, but the eye sees at once that something is wrong on the right.",
 )
@@ -202,14 +202,14 @@ plt.show()
 # ## Silent errors: four arrays, one of them the photo
 #
 # The model wants (3, 224, 224), and here are four arrays of that shape. The first is
-# right. The second, which the notebook of lesson 12 has, reverses all axes, height and
+# right. The second, as a notebook has it (lesson 12), reverses all axes, height and
 # width, too. OpenCV's `imread` gives blue, green, red: BGR. And `reshape` moves
 # nothing, it breaks the long line of numbers at other places. Would a program notice?
 
 # %%
 arrays = {
     "transpose(2, 0, 1)": rgb.transpose(2, 0, 1),
-    "!transpose(2, 1, 0)": rgb.transpose(2, 1, 0),
+    "!transpose(2, 1, 0)": rgb.transpose(2, 1, 0),  # "!": the title will be pink
     "!BGR read as RGB": rgb[..., ::-1].transpose(2, 0, 1),
     "!reshape(3, 224, 224)": rgb.reshape(3, 224, 224),
 }
@@ -222,8 +222,8 @@ print("the same numbers at other places: it would not")
 # %%
 plots.pictures(
     [array.transpose(1, 2, 0) for array in arrays.values()], list(arrays), name="traps",
-    caption="Four arrays of one shape and mean: the three named in pink are wrong (on "
-    "a grey photo, BGR is right), and only the eye finds out.",
+    caption="Four arrays of one shape and mean: the three named in pink are made "
+    "wrongly, and nothing but the eye can find out.",
 )
 plt.show()
 
@@ -242,7 +242,7 @@ plt.show()
 #    `minivit check 01` grades it. Each number that returns to a patch must go to the
 #    pixel that was cut: the *backward* of cutting. Lesson 2 needs it.
 # 2. Which of our patches is patch 1 of `transpose(2, 1, 0)`? Show that filters mirrored
-#    alike give the mirrored photo the same numbers. So when is it a mistake?
+#    along their diagonal give the mirrored photo the same numbers. When is it wrong?
 #
 # Sources: Dosovitskiy et al. 2021.
 #

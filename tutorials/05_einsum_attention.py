@@ -32,11 +32,12 @@ from minivit import Tensor, images, lessons, ops, plots
 
 photo = lessons.photo()
 rng = np.random.default_rng(0)
-P, grid = 16, (14, 14)
-pixels = images.pixel_values(photo, 224).astype(np.float64) * 0.5 + 0.5  # (C, H, W)
-patches = images.patchify(pixels, P).reshape(-1, 3 * P * P)  # (T, D), pixels 0..1
+P = 16
+grid = 224 // P, 224 // P  # (rows, columns)
+pixels = images.pixel_values(photo, 224).astype(np.float64)  # (C, H, W), from -1 to 1
+patches = images.patchify(pixels * 0.5 + 0.5, P).reshape(-1, 3 * P * P)  # (T, D), 0..1
 x = patches - patches.mean(1, keepdims=True)  # (T, D)
-x /= np.sqrt(x.var(1, keepdims=True) + 1e-5)
+x /= np.sqrt(x.var(1, keepdims=True) + 1e-5)  # lesson 6 says why
 T, D = x.shape
 print(f"{T} tokens of {D} numbers each, brought to mean 0 and variance 1")
 
@@ -58,14 +59,16 @@ def picture(y):  # tokens (T, D) as a picture (H, W, C)
 # each times its weight: a weighted mean.
 #
 # Training finds the three maps. We make them by hand: query and key are *the same* map,
-# 64 random directions, so that each patch asks "who looks like me?". The value is the
-# patch itself, D numbers wide, so that we can look at the answer.
+# 64 random directions: each patch asks "who looks like me?". All get one length, or
+# long keys would win, whoever asks. The value is the patch itself, to be looked at.
 
 # %%
 d = 64
 directions = rng.standard_normal((d, D)) / math.sqrt(D)
-query = key = x @ directions.T  # (T, d)
-value = patches  # (T, D)
+query = x @ directions.T  # (T, d)
+length = np.linalg.norm(query, axis=1, keepdims=True) + 1e-9  # a white patch has 0
+query *= math.sqrt(d) / length
+key, value = query, patches  # (T, d), (T, D)
 print("query", query.shape, " key", key.shape, " value", value.shape)
 
 # %% [markdown]
@@ -86,7 +89,7 @@ def attention_loops(query, key, value):
     y = np.zeros((len(query), value.shape[1]))
     for q in range(len(query)):
         s = [sum(query[q] * key[k]) / math.sqrt(d) for k in range(len(key))]
-        p = [math.exp(score - max(s)) for score in s]
+        p = [math.exp(score - max(s)) for score in s]  # - max(s): see below
         for k in range(len(key)):
             y[q] += p[k] / sum(p) * value[k]
     return y
@@ -100,7 +103,6 @@ def attention_einsum(query, key, value):
 def attention_matmul(query, key, value):
     return softmax(query @ key.T / math.sqrt(d)) @ value  # (q, D)
 
-
 # %%
 ways = attention_loops, attention_einsum, attention_matmul
 answers = [way(query, key, value) for way in ways]
@@ -112,19 +114,20 @@ print("loops == einsum == matmul == ops.scaled_dot_product_attention")
 # ## One row of weights is a map of the photo
 #
 # Row q says how query q spreads its attention over the keys. Fold its 196 numbers into
-# 14 x 14, and lay them over the photo. Like means here like in raw pixels, a colour, a
-# pattern of light. What a nose is, training would have to teach.
+# 14 x 14, and lay them over the photo. Itself a patch likes best. Like means here like
+# in raw pixels, a pattern of light. What a nose is, training would have to teach.
 
 # %%
 p = softmax(query @ key.T / math.sqrt(d))  # (q, k)
 asks = int(np.ptp(patches.reshape(T, 3, -1).mean(2), axis=1).argmax())  # most coloured
 print(f"patch {asks}: {p[asks].min():.5f} to {p[asks].max():.5f}; even is {1 / T:.5f}")
-assert np.allclose(p.sum(1), 1)
+assert np.allclose(p.max(1), p.diagonal())
 
 # %%
 plots.attention_over_photo(
-    images.to_image(pixels * 2 - 1), p[asks], grid, query=asks + 1, name="one_row",
-    caption="The outlined patch asks who looks like it: the brighter, the more weight.",
+    images.to_image(pixels), p[asks], grid, query=asks + 1,  # there 0 is CLS
+    name="one_row", caption="The outlined patch asks who looks like it: the brighter, "
+    "the more weight.",
 )
 plt.show()
 
@@ -132,58 +135,55 @@ plt.show()
 # ## The scale, and why
 #
 # A score is a sum of d products. If the numbers in query and key are independent with
-# mean 0 and variance 1, the sum has variance d: scores are about sqrt(d) large. Divided
-# by sqrt(d) they are about 1 large, at any d.
+# mean 0 and variance 1, each product has variance 1, and variances add: the sum has
+# variance d. Scores are about sqrt(d) large; divided by sqrt(d), about 1, at any d.
 #
 # Why care? Softmax of large scores gives nearly everything to one key. It *saturates*:
-# a small step of the scores changes nothing, so no gradient comes back through it. How
-# bad is that? Look at the gradient that arrives at each of 1000 queries (`backward`:
-# lesson 8).
+# a small step of the scores then changes almost nothing. Let an error come back: which
+# gradient arrives at a typical query, the median of 1000 (`backward`: lesson 8)?
 
 # %%
 def arrives(d, scale):
     query = Tensor(rng.standard_normal((1000, d)), requires_grad=True)
     p = ops.softmax(query @ rng.standard_normal((196, d)).T * scale)  # (q, k)
-    p.backward(rng.standard_normal(p.shape))
+    p.backward(rng.standard_normal(p.shape))  # as if a random error arrived
     slope = np.linalg.norm(query.grad, axis=1)  # (q,), how large each gradient is
-    return p.data.max(1).mean(), np.median(slope), slope.mean()
+    return p.data.max(1).mean(), np.median(slope)
 
 
 sizes = [4, 16, 64, 256, 1024]
 rows = np.array([[arrives(d, 1), arrives(d, 1 / math.sqrt(d))] for d in sizes])
 raw, scaled = rows.transpose(1, 2, 0)  # (measure, size) each
-print("         largest weight  typical gradient   mean gradient")
-print("   d       raw  scaled      raw  scaled      raw  scaled")
+print("         largest weight  typical gradient")
+print("   d       raw  scaled      raw  scaled")
 for i, size in enumerate(sizes):
     print(f"{size:4}", *(f"{a:9.3f} {b:7.3f}" for a, b in rows[i].T))
-assert scaled[1].max() < 1.3 * scaled[1].min() and raw[1, -1] < raw[2, -1] / 20
+assert scaled[1].max() < 1.3 * scaled[1].min() and raw[1, -1] < scaled[1, -1] / 3
 
 # %% [markdown]
-# Scaled, it is .1 at any d. Raw, it is *larger* at first; then the typical one (the
-# median) dies, while the mean still grows: half of the queries get next to nothing, a
-# few very much. The scale works twice: forward against saturation, which is Vaswani et
-# al.'s reason (2017), and backward as a factor of its own.
+# Scaled, the gradient is .1 at any d. Raw, it is *larger* at first, also because the
+# factor is missing on the way back. Then softmax saturates, and half of the queries
+# get next to nothing. The scale works twice: forward against saturation, which is
+# Vaswani et al.'s reason (2017), and backward as a factor of its own.
 
 # %%
 plots.curves(
     dict(lines={"raw": (sizes, raw[0]), "scaled": (sizes, scaled[0])}, xscale="log",
          title="largest of 196 weights", xlabel="head size d", xticks=sizes),
-    dict(lines={"raw, mean": (sizes, raw[2]), "scaled, mean": (sizes, scaled[2]),
-                "raw, typical": (sizes, raw[1]), "scaled, typical": (sizes, scaled[1])},
-         title="gradient at a query", xlabel="head size d", xscale="log", yscale="log",
-         xticks=sizes),
-    name="scale", caption="Scaled is flat, the head size does not matter; raw, mean "
-    "and typical gradient part: few queries get much, half get next to nothing.",
+    dict(lines={"raw": (sizes, raw[1]), "scaled": (sizes, scaled[1])}, xscale="log",
+         title="typical gradient", xlabel="head size d", xticks=sizes, yscale="log"),
+    name="scale", caption="Scaled is flat, the head size does not matter; raw, one key "
+    "takes nearly all, and the gradient first rises, then goes to nothing.",
 )
 plt.show()
 
 # %% [markdown]
 # ## A softmax that does not overflow
 #
-# Without maps and scale, a token scores 768 with itself. float64 ends at exp(709),
-# float32 at exp(88). Beyond is infinity, and infinity by infinity is not a number. But
-# the same number added to a row of scores changes nothing: numerator and denominator
-# grow by one factor. So subtract the largest.
+# Without maps and scale, a token x scores 768 with itself (768 squares, mean 1).
+# float64 ends at exp(709), float32 at exp(88). Beyond is infinity, and infinity by
+# infinity is not a number. But the same number added to a row of scores changes
+# nothing: numerator and denominator grow by one factor. So subtract the largest.
 
 # %%
 row = np.array([768.0, 767.0, 0.0])  # with itself, with its twin, with a stranger
@@ -195,17 +195,18 @@ assert np.allclose(softmax(row), softmax(row - 1000))
 # %% [markdown]
 # ## A letter twice is a diagonal
 #
-# With heads, the sum is `qhk,khd->qhd`. What if both token axes are called n, in an
-# einsum written `nhn,nhd->nhd`? A letter twice in one operand does not name two axes.
-# It walks along both at once: the diagonal, the weight which a token gives *itself*,
-# times its own value. The shape is right, no error is raised, nothing is summed: no
-# token receives the *value* of another. To find it, let *one* patch hand over something
-# else, and count the answers that notice.
+# Several attentions side by side are called heads, letter h (5b; here one). The
+# weighted mean is then `qhk,khd->qhd`. What if both token axes are called n, as in
+# `nhn,nhd->nhd`? A letter twice in one operand does not name two axes. It walks along
+# both at once: the diagonal, the weight which a token gives *itself*, times its own
+# value. The shape is right, no error is raised, nothing is summed: no token receives
+# the *value* of another. To find it, let *one* patch hand over something else, and
+# count the answers that notice.
 
 # %%
 weights, values = p[:, None], value[:, None]  # (q, h, k) and (k, h, d): one head
 changed = values.copy()
-changed[90] = 1 - changed[90]  # patch 90 hands over its negative
+changed[40] = 1 - changed[40]  # patch 40 hands over its negative
 answer, notice = {}, {}
 for letters in ("nhn,nhd->nhd", "qhk,khd->qhd"):
     answer[letters] = np.einsum(letters, weights, values)  # (q, h, d)
@@ -218,30 +219,29 @@ assert notice == {"nhn,nhd->nhd": 1, "qhk,khd->qhd": T}
 plots.pictures(
     [picture(y) for y in (values, *answer.values())], ["values: the photo", *answer],
     name="diagonal", caption="Middle: each patch is itself, darker by the weight it "
-    "gives itself; right: each is a mean of its likes, and what is rare stays sharp.",
+    "gives itself; right: each is a mean of its likes, and the rarer, the sharper.",
 )
 plt.show()
 
 # %% [markdown]
 # ## Your turn
 #
-# Once more "who looks like me?": `softmax(query @ key.T * scale) @ value` with
+# Once more "who looks like me?": `y = softmax(query @ key.T * scale) @ value` with
 # `scale = 0`, and with `scale = 1`. Write down first what each makes of the photo. Then
-# call it y, and draw it: `plots.pictures([picture(y)])`. Which is nearly the photo, and
-# why?
+# draw `plots.pictures([picture(y)])` in a new cell, shown as above; or at the end of a
+# copy, and `python my05.py PHOTO`. Which is nearly the photo, and why?
 
 # %% [markdown]
 # ## What you can say now
 #
 # - Attention is two matrix products and a softmax: means of values, by weights.
-# - With 1 / sqrt(d) the gradient at a query does not depend on d. Without it softmax
-#   saturates: in a large head half get nothing, a few very much.
+# - 1 / sqrt(d) keeps softmax from saturating, and the gradient of one size at any d.
 # - Subtracting the largest score changes nothing, and saves exp from infinity.
 # - A letter twice in one operand of einsum is a diagonal.
 #
 # ## Exercises
 #
-# - `minivit exercise 05 --out DIR`: "who looks like me?", backward. First do 5b.
+# - After 5b: `minivit exercise 05 --out DIR`, "who looks like me?", backward.
 # - Scores are symmetric here, weights not: find the pair with the largest `p - p.T`.
 #
 # Sources: Vaswani et al. 2017, section 3.2.1.

@@ -29,8 +29,8 @@ import math
 import matplotlib.pyplot as plt
 import numpy as np
 
-from minivit import gradcheck, images, lessons, plots, vit, weights
-from minivit.autograd import Tensor, differentiable
+from minivit import gradcheck, images, lessons, plots, weights
+from minivit.autograd import differentiable
 from minivit.gradcheck import GradientError
 
 photo = lessons.photo()
@@ -96,7 +96,9 @@ print("rows of head 0, without it:         tokens", *owner.reshape(h, T, d)[0, :
 # The heads' answers are put side by side, (h, T, d) -> (T, h, d) -> (T, D), and the
 # *output matrix* mixes them. Read it in two ways: one matrix on all of it; or each head
 # through its own columns, and the sum. Without it a head could write only into its own
-# slice of the token.
+# slice of the token. (`vit.ViTAttention` is this, its matrices named as in the files of
+# the Hugging Face hub; transformers 5 calls them `q_proj`, `k_proj`, `v_proj`,
+# `o_proj` in memory.)
 
 # %%
 p = softmax(query @ key.transpose(0, 2, 1) / math.sqrt(d))  # (h, q, k)
@@ -105,19 +107,6 @@ output = context.transpose(1, 0, 2).reshape(T, D) @ wo.T  # (T, D)
 columns = [wo[:, head * d : (head + 1) * d] for head in range(h)]  # (D, d)
 assert np.allclose(output, sum(context[i] @ columns[i].T for i in range(h)))
 print("one matrix on all heads == the sum of each head through its columns")
-
-# %% [markdown]
-# In minivit the matrices are named as in the files of the Hugging Face hub and in
-# transformers 4. transformers 5 writes the same files, but in memory says `q_proj`,
-# `k_proj`, `v_proj` and `o_proj`. minivit reads both.
-
-# %%
-config = vit.ViTConfig(hidden_size=D, num_attention_heads=h, qkv_bias=False)
-layer = vit.ViTAttention(config).to(np.float64)
-for parameter, weight in zip(layer.parameters(), (wq, wk, wv, wo), strict=False):
-    parameter.data = weight
-print(*(name for name, _ in layer.named_parameters()), sep="\n")
-assert np.allclose(layer(Tensor(x[None]))[0].data[0], output)
 
 # %% [markdown]
 # ## What trained heads ask
@@ -154,8 +143,9 @@ plt.show()
 # ## The way back through softmax
 #
 # How does each weight move when one score moves a little? The table of these slopes is
-# the *Jacobian*: `J[i, j] = dp_j / ds_i = p_j ((i == j) - p_i)`. Raising a score raises
-# its own weight and lowers all others. Where softmax has saturated, all is near 0.
+# the *Jacobian*: `J[i, j] = dp_j / ds_i = p_j ((i == j) - p_i)`, where (i == j) is 1 if
+# i is j, else 0. Raising a score raises its own weight and lowers all others. Where
+# softmax has saturated, all is near 0.
 
 # %%
 flat = softmax(np.array([0.5, 0.0, -0.5, 1.0]))  # (k,)
@@ -170,13 +160,13 @@ plots.heatmaps(
     jacobians, ["scores near each other", "far apart: saturated"], signed=True,
     numbers=".2f", xlabel="weight that moves", ylabel="score that is raised",
     name="jacobian", caption="Read a row: so much does each weight move as this score "
-    "is raised; where softmax has saturated, nothing moves.",
+    "is raised; where softmax has saturated, little moves.",
 )
 plt.show()
 
 # %% [markdown]
-# Backward never needs the table, k^2 numbers a query. A gradient dp comes in, and dp
-# through the table goes out, the *vector-Jacobian product*:
+# For each query the table has k * k numbers. Backward never needs it: a gradient dp
+# comes in, and dp through the table goes out, the *vector-Jacobian product*:
 # `ds = p * (dp - sum(dp * p))`: what this key earns, less what the average key earns,
 # times its weight.
 #

@@ -17,8 +17,9 @@ BLANK = re.compile(r"(?<!_)_{6,20}(?!_)")
 NOTE = "Computed by minivit: `python -m minivit.course.sheets` writes it. Numbers are rounded to 3 decimals."
 WORDS = {
     "attention": """\
-7: softmax does not change when all scores of a query grow alike, so what arrives at them sums to 0, and with it what
-arrives at the keys. 8: it is the same 0.1, exactly, for y is a linear map of the values.""",
+7: softmax does not change when all scores of a query grow alike, so a row of ds sums to 0. The rows of dkey together
+are each query times the sum of its row of ds, divided by the root of d: times 0. 8: it is the same 0.1, exactly, for y
+is a linear map of the values.""",
     "image": """\
 2: patches 1 and 2. Feature 0 measures brightness, feature 1 right against left; what differs from top to bottom gets
 lost. Only the positions tell their tokens apart then.""",

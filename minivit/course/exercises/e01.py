@@ -4,6 +4,9 @@ x: (B, C, H, W) floats.  patch_size: (ph, pw), which divide H and W.
 y: (B, N, C, ph, pw), the N = (H / ph) * (W / pw) patches of each image, row by row from the top left.
 dy, the gradient that arrives, has the shape of y; dx has the shape of x.
 
+New? Read dy as patches of numbers, and dx as the image: put each number where its pixel was cut. `backward` is a
+function that you fill, and the lines around it, `@differentiable` too, stay as they are: lesson 8 explains them.
+
 Hint: nothing was computed, the numbers only moved. Undo forward's three lines, the last one first. The transpose that
 undoes axes (0, 2, 4, 1, 3, 5) says where each axis has to go back to.
 """
