@@ -516,23 +516,25 @@ def bars(groups, *, title="", ylabel="", log=False, name=None, caption=None):
 def walks(orders, *, name=None, caption=None):
     """Graphs of a few numbers, each as somebody walked it from the end back to the start.
 
-    orders: {title: [(label, gradient, [labels of its parents]), ...]}, in the order of the walk; a parent that was used
-    twice stands there twice. A box is pink when its gradient was handed on before all that used it had been walked.
+    orders: {title: [(label, what it handed on, its gradient in the end, [labels of its parents]), ...]}, in the order
+    of the walk; a parent that was used twice stands there twice. A box is pink when something that used it had its turn
+    only later, and then it says both numbers.
     """
     figure, axes = _panels(1, len(orders), 4.4)
     for ax, (title, steps) in zip(axes, orders.items(), strict=True):
-        turn = {label: i for i, (label, _, _) in enumerate(steps)}
+        turn = {label: i for i, (label, *_) in enumerate(steps)}
         depth, boxes = {}, {}
         while len(depth) < len(steps):  # each below all that it was made from
-            for label, _, parents in steps:
+            for label, *_, parents in steps:
                 if label not in depth and all(parent in depth for parent in parents):
                     depth[label] = 1 + max((depth[parent] for parent in parents), default=-1)
-        arrows = [(parent, label) for label, _, parents in steps for parent in parents]
-        for label, gradient, _ in steps:
+        arrows = [(parent, label) for label, *_, parents in steps for parent in parents]
+        for label, handed, gradient, _ in steps:
             aside = any(depth[start] < depth[label] < depth[stop] for start, stop in arrows)  # of an arrow that passes
             early = any(turn[stop] > turn[label] for start, stop in arrows if start == label)
             box = {"boxstyle": "round,pad=0.4", "facecolor": "#ffc4e0" if early else "#d6ecff"}
-            text = f"step {turn[label]}: {label}\ngradient {gradient:g}"
+            numbers = f"handed on {handed:g}, in the end {gradient:g}" if early else f"gradient {gradient:g}"
+            text = f"step {turn[label]}: {label}\n{numbers}"
             boxes[label] = ax.text(0.62 * aside, depth[label], text, ha="center", va="center", fontsize=9, bbox=box)
         for i, (start, stop) in enumerate(arrows):
             bend = 0 if arrows.count((start, stop)) == 1 else 0.25 if (start, stop) in arrows[:i] else -0.25

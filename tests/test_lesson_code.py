@@ -149,7 +149,7 @@ def test_arrays_on_the_left_are_left_to_the_engine(engine, rng):
 
 def test_the_engine_is_as_long_as_the_title_says(engine):
     title, count = engine["cells"][1], 0
-    parts = "class Tensor:", "def op(", "def unbroadcast(", "def tape(", "def walk(", "def backward("
+    parts = "class Tensor:", "def op(", "def unbroadcast(", "def tape(", "def hand_on(", "def backward("
     for cell in engine["cells"]:
         for block in re.split(r"\n\n", cell):
             lines = [line for line in block.splitlines()[cell.startswith(block) :] if line.strip()]

@@ -415,12 +415,13 @@ def test_bars_of_a_group_share_colour_and_hatching():
 
 
 def test_walks_mark_what_was_handed_on_too_early():
-    steps = {"end": (1, ["b", "c"]), "b": (9, ["a", "a"]), "c": (1, ["b", "b"]), "a": (2, [])}
+    steps = {"end": (1, 1, ["b", "c"]), "b": (1, 9, ["a", "a"]), "c": (1, 1, ["b", "b"]), "a": (2, 2, [])}
     early = [(label, *steps[label]) for label in ("end", "b", "c", "a")]
+    steps |= {"b": (9, 9, ["a", "a"]), "a": (18, 18, [])}
     right = [(label, *steps[label]) for label in ("end", "c", "b", "a")]
     figure = plots.walks({"early": early, "right": right}, name="order", caption="Pink is early.")
     drawn(figure)
-    for ax, pink in zip(figure.axes, (["step 1: b\ngradient 9"], []), strict=True):
+    for ax, pink in zip(figure.axes, (["step 1: b\nhanded on 1, in the end 9"], []), strict=True):
         boxes = [text for text in ax.texts if text.get_text()]
         colours = {text.get_text(): text.get_bbox_patch().get_facecolor() for text in boxes}
         assert len(colours) == 4 and [text for text, (r, g, b, _) in colours.items() if r > g + 0.2] == pink
@@ -428,6 +429,7 @@ def test_walks_mark_what_was_handed_on_too_early():
         assert [places[label][1] for label in ("a", "b", "c", "end")] == [0, 1, 2, 3]
         assert places["c"][0] > places["b"][0] == places["a"][0] == places["end"][0]  # b's arrow to the end passes c
         assert len(ax.texts) == 4 + 6  # arrows
+    assert "step 2: b\ngradient 9" in [text.get_text() for text in figure.axes[1].texts]
 
 
 def test_agreement_draws_each_entry_beside_the_diagonal(rng):

@@ -47,11 +47,9 @@ T, D = x.shape
 def mean(a):
     return a.mean(-1, keepdims=True)
 
-
 def normalise(x, eps=1e-12):
     c = x - mean(x)
     return c / np.sqrt(mean(c * c) + eps)
-
 
 n = normalise(x)
 weight, bias = rng.standard_normal((2, D))
@@ -64,11 +62,12 @@ print(f"patch 0: variance {x[0].var():.3f} before, {n[0].var():.3f} after")
 
 # %%
 dimmed = pixels.copy()
-dimmed[:, :, 112:] /= 3
+dimmed[:, :, 112:] /= 3  # 112 = 7 * 16: whole patches
 n_dimmed = normalise(images.patchify(dimmed, P).reshape(T, D))  # (T, D)
 assert np.allclose(n_dimmed, n, rtol=1e-3, atol=1e-3)  # not exact: there is eps
 flat = [images.unpatchify(a.reshape(T, 3, P, P), 224, 224) for a in (n_dimmed, n)]
 shown = [a.transpose(1, 2, 0) for a in (dimmed, *(a / 5 + 0.5 for a in flat))]
+# / 5 + 0.5: numbers of both signs, to be seen as colours
 
 # %%
 plots.pictures(
@@ -81,24 +80,25 @@ plt.show()
 # %% [markdown]
 # ## Its backward
 #
-# Forward in four steps, then walk back; `dn` is the loss's gradient with respect to n.
-# The trap: x goes two ways. It is divided, and it makes the number we divide by.
+# Forward down the left column, then back up the right one, 1 to 4; `dn` is the loss's
+# gradient with respect to n. The trap: x goes two ways. It is divided, and it makes the
+# number we divide by.
 #
 # | forward | backward |
 # |---|---|
-# | `c = x - mean(x)` | `dx = dc - mean(dc)` |
-# | `v = mean(c * c)` | `dc = 2 / D * c * dv`, added to the other `dc` |
-# | `r = (v + eps) ** -0.5` | `dv = -0.5 * r ** 3 * dr` |
-# | `n = c * r` | `dc = dn * r` and `dr = sum(dn * c)` |
+# | `c = x - mean(x)` | 4. `dx = dc - mean(dc)` |
+# | `v = mean(c * c)` | 3. `dc = dc + 2 / D * c * dv`, for c was used twice |
+# | `r = (v + eps) ** -0.5` | 2. `dv = -0.5 * r ** 3 * dr` |
+# | `n = c * r` | 1. `dc = dn * r`, `dr = sum(dn * c)`: one r for all D |
 #
-# Put together, layer norm's vector-Jacobian product:
+# Put together (c * r is n, and n has the mean 0), layer norm's vector-Jacobian product:
 # `dx = r * (dn - mean(dn) - n * mean(dn * n))`, dn less its mean, less its part along
-# n. The rest is orthogonal to (1, ..., 1) and to n, along which x gets brighter or more
-# contrast: what is forgotten gets no gradient.
+# n (n . n is D, but for eps). The rest is orthogonal to (1, ..., 1) and to n, along
+# which x gets brighter or more contrast: what is forgotten gets no gradient.
 
 # %%
 def layer_norm_with(backward):
-    @differentiable
+    @differentiable  # makes an op of a function that returns output and backward
     def norm(x):
         c = x - mean(x)
         r = mean(c * c) ** -0.5
@@ -106,10 +106,8 @@ def layer_norm_with(backward):
 
     return norm
 
-
 def right(dn, n, r):
     return r * (dn - mean(dn) - n * mean(dn * n))
-
 
 small, dn = rng.standard_normal((2, 3, 7))  # three tokens of seven numbers
 leaf = Tensor(small, requires_grad=True)
@@ -126,7 +124,8 @@ assert gradcheck(layer_norm_with(right), small)
 # its sum is always 0, and what never changes has the slope 0. But a backward that does
 # nothing passes this test. Give each output a random weight, the *random cotangent*, as
 # gradcheck does. Four backwards, one right; the last two arise if deviation or mean
-# comes from `x.data`, the plain array, through which no gradient flows.
+# comes from `x.data`, the plain array, through which no gradient flows. A sum sends
+# back dn = 1. Put that in: which of the four give 0, and pass? Predict, then run.
 
 # %%
 backwards = {
@@ -136,13 +135,11 @@ backwards = {
     "mean taken as constant": lambda dn, n, r: r * (dn - n * mean(dn * n)),
 }
 
-
 def passes(f):
     try:
-        return gradcheck(f, small)
+        return gradcheck(f, small)  # the random weights are inside
     except GradientError:
         return False
-
 
 found = {}
 for name, backward in backwards.items():
@@ -164,7 +161,6 @@ points = np.linspace(-4, 4, 801)
 chance = (1 + np.vectorize(math.erf)(points / math.sqrt(2))) / 2
 exact = points * chance
 assert np.allclose(exact, ops.gelu(points).data, rtol=1e-13, atol=1e-15)
-print(f"lowest: {exact.min():.3f} at x = {points[exact.argmin()]:.2f}")
 
 # %%
 plots.curves(
@@ -177,58 +173,61 @@ plt.show()
 # %% [markdown]
 # ## The block, twice
 #
-# *Pre-norm*, as in the Vision Transformer (Dosovitskiy et al. 2021): the norm stands
-# before attention and MLP, on a side street. On the main road, the *residual stream*,
-# are only two plus signs: each part reads a normalised copy, and adds to it.
-# *Post-norm*, as in the first Transformer (Vaswani et al. 2017) and BERT (Devlin et al.
-# 2019): `norm(x + f(x))`, the norm on the main road. Then switch attention and MLP off
-# (their last matrices become 0): what is left?
+# *Pre-norm*, as in the Vision Transformer (Dosovitskiy et al. 2021): on the main road,
+# the *residual stream*, are only two plus signs: each part reads a normalised copy, and
+# adds to it. *Post-norm*, as in the first Transformer (Vaswani et al. 2017) and BERT
+# (Devlin et al. 2019): `norm(x + f(x))`, the norm on the main road.
+#
+#     x ---+----------------------(+)---+----------------(+)--- y         pre-norm
+#          +--- norm - attention --+    +--- norm - MLP --+
+#     x ---+---------------(+)-- norm ---+---------(+)-- norm --- y       post-norm
+#          +--- attention --+            +--- MLP --+
+#
+# Then switch attention and MLP off (their last matrices become 0): what is left?
 
 # %%
-config = vit.ViTConfig(hidden_size=64, num_attention_heads=4, initializer_range=1 / 8)
+sizes = dict(hidden_size=64, num_attention_heads=4, intermediate_size=256)  # D, h, F
+config = vit.ViTConfig(**sizes, initializer_range=1 / 8)  # large weights, to be seen
 block = vit.ViTLayer(config, rng=1)
 norm_1, norm_2 = block.layernorm_before, block.layernorm_after
-
 
 def mlp(x):
     return block.output.dense(ops.gelu(block.intermediate.dense(x)))  # (B, T, D)
 
-
 def pre_norm(x):
-    x = x + block.attention(norm_1(x))[0]  # (B, T, D)
+    x = x + block.attention(norm_1(x))[0]  # (B, T, D); the parts return tuples
     return x + mlp(norm_2(x))
-
 
 def post_norm(x):
     x = norm_1(x + block.attention(x)[0])  # (B, T, D)
     return norm_2(x + mlp(x))
 
-
-x = rng.standard_normal((1, 9, 64)).astype(np.float32)  # (B, T, D)
-assert np.allclose(pre_norm(Tensor(x)).data, block(Tensor(x))[0].data, atol=1e-5)
+tokens = Tensor(np.float32(rng.standard_normal((1, 9, 64))))  # (B, T, D)
+assert np.allclose(pre_norm(tokens).data, block(tokens)[0].data, atol=1e-5)
 
 # %%
 for part in (block.attention.output, block.output):
     part.dense.weight.data = 0 * part.dense.weight.data
-dy, came = np.float32(rng.standard_normal(x.shape)), {}
+dy, came = np.float32(rng.standard_normal(tokens.shape)), {}
 for road in (pre_norm, post_norm):
-    leaf = Tensor(x, requires_grad=True)
+    leaf = Tensor(tokens.data, requires_grad=True)
     y = road(leaf)
     y.backward(dy)
     came[road] = leaf.grad
-    print(f"{road.__name__}: x changes by {abs(y.data - x).max():.2f}", end=", ")
+    print(f"{road.__name__}: x changes by {abs((y - tokens).data).max():.2f}", end=", ")
     print(f"the gradient by {abs(leaf.grad - dy).max():.2f}")
 assert (came[pre_norm] == dy).all() and abs(came[post_norm].sum(-1)).max() < 1e-4
 
 # %% [markdown]
-# Pre-norm leaves the road: x and the gradient pass unchanged, so blocks can be stacked.
-# Post-norm leaves two norms; what they forget gets no gradient. 6b stacks 24 of each.
+# Pre-norm keeps the road free: x and gradient pass unchanged, so blocks can be stacked.
+# Post-norm puts two norms on it; what they forget gets no gradient. 6b stacks both.
 
 # %% [markdown]
 # ## Your turn
 #
-# Pencil and paper: normalise (1, 3), (10, 30) and (5, 5), without eps where you can.
-# Predict first which will be alike. What does eps do for the third?
+# Pencil and paper: normalise (1, 1, 4), (10, 10, 40) and (5, 5, 5), without eps where
+# you can. Predict first which will be alike. What does eps do for the third? For home:
+# a sheet with the backward, [sheets/layer_norm.md](sheets/layer_norm.md).
 
 # %% [markdown]
 # ## What you can say now
@@ -236,12 +235,13 @@ assert (came[pre_norm] == dy).all() and abs(came[post_norm].sum(-1)).max() < 1e-
 # - Layer norm looks at each token alone, and forgets its brightness and contrast.
 # - What is forgotten gets no gradient. A random cotangent finds what a sum does not.
 # - Without a nonlinearity two linear layers are one.
-# - Pre-norm leaves the residual stream free; post-norm puts the norm on it.
+# - Pre-norm keeps the residual stream free; post-norm puts the norm on it.
 #
 # ## Exercises
 #
 # - `minivit exercise 06 --out DIR`: layer norm's backward for x, weight and bias.
-# - GELU's derivative, by the product rule: chance + x * bell. Let gradcheck judge it.
+# - GELU's derivative, by the product rule: chance + x * bell, where bell is
+#   exp(-x * x / 2) / sqrt(2 pi). Let gradcheck judge it.
 #
 # Sources: Ba et al. 2016; Hendrycks and Gimpel 2016; Vaswani et al. 2017; Devlin et al.
 # 2019; Dosovitskiy et al. 2021.

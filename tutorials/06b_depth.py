@@ -120,7 +120,7 @@ def walk(blocks, way):
     states = [Tensor(x[None], requires_grad=True)]
     for block in blocks:
         states.append(way(block, states[-1]))
-        states[-1].retain_grad()
+        states[-1].retain_grad()  # keep its gradient, though it is no input
     dy = np.random.default_rng(3).standard_normal(states[-1].shape)
     states[-1].backward(dy)
     gradient = np.concatenate([state.grad for state in states])  # (L + 1, T, D)
@@ -136,8 +136,8 @@ ways = {"pre-norm": pre_norm, "post-norm": post_norm, "no residual": no_residual
 all_of_it, differs, cosines = {}, {}, {}
 for name, way in ways.items():
     all_of_it[name], differs[name], cosines[name] = walk(blocks, way)
-    print(f"{name:12} at the top and before blocks 18, 12, 6, 0:", end=" ")
-    print(*(f"{differs[name][depth]:.2g}" for depth in (24, 18, 12, 6, 0)))
+    print(f"{name:12} by token, after passing 0, 6, 12, 18, 24 blocks:", end=" ")
+    print(*(f"{differs[name][L - passed]:.2g}" for passed in (0, 6, 12, 18, 24)))
 assert 3 * differs["post-norm"].min() < differs["pre-norm"].min()
 
 # %%
@@ -152,20 +152,21 @@ plots.curves(
 plt.show()
 
 # %% [markdown]
-# Pre-norm: what was sent in arrives, and each block adds its own part. It is no law
-# that nothing is lost (a part that answers -x would cancel the road), but in these
-# untrained blocks nothing is. Post-norm: each block adds its part, and then divides by
-# the new size. What all tokens share holds out. What tells them apart shrinks to one or
-# two hundredths in the middle, and grows again in the lowest blocks: there the tokens
-# still differ, so that what they share is turned into differences. Without residuals it
-# is 0 after one block, to the last digit, until those lowest blocks.
+# Pre-norm: what was sent in arrives, and each block adds its own part. That is so in
+# these untrained blocks, and no law: a part that answers -x would cancel the road.
+# Post-norm: each block adds its part, and then divides by the new size. What all tokens
+# share holds out. What tells them apart shrinks to one or two hundredths in the middle,
+# and grows again in the lowest blocks: there the tokens still differ, so that what they
+# share is turned into differences. Without residuals it is 0 after one block, to the
+# last digit, until those lowest blocks.
 #
 # ## Rank collapse
 #
 # Why? Look forward. Attention averages, and averages of averages are all the same: the
 # matrix of tokens loses its rank, in attention alone doubly exponentially with depth,
-# and residuals hold it up (Dong et al. 2021, who call it *rank collapse*). Equal tokens
-# get equal attention weights, and so attention hands the same gradient to each of them.
+# like `0.9 ** (3 ** L)`, and residuals hold it up (Dong et al. 2021, who call it *rank
+# collapse*). Equal tokens get equal attention weights, and so attention hands the same
+# gradient to each of them.
 
 # %%
 alike = {name: table.mean((1, 2)) for name, table in cosines.items()}  # (L + 1,) each
@@ -209,7 +210,7 @@ for name in ("pre-norm", "post-norm"):
 #
 # Predict the curve of a pre-norm stack in which only the MLPs have a residual, and of
 # one in which only attention has. Which of the two collapses? Write both as functions,
-# as above, and `walk` them.
+# as above, and `walk` them. (Predict now, run one of them, and the other at home.)
 
 # %% [markdown]
 # ## What you can say now

@@ -33,14 +33,15 @@ rng = np.random.default_rng(0)
 
 # %% [markdown]
 # Move one number a little, see how much the loss moves: a gradient. For the 5,717,416
-# numbers of a ViT-Tiny that is eleven million forward passes, for one step of training.
-# The chain rule needs one, and one walk back along a record of it.
+# numbers of a ViT-Tiny, up and down, that is eleven million forward passes, for one
+# step of training. The chain rule needs one, and one walk back along a record of it.
 #
 # ## An op writes down how to go back
 #
 # Our tensor is an array that remembers its parents, and how a gradient is carried back
 # to them. What is no tensor, the 5.0 in `5.0 * x`, becomes one: so each gradient has a
-# place to go. Eight ops follow, each in one line: forward, then backward.
+# place to go. `op` makes an op of two functions, forward and backward. Read `multiply`
+# first, then `op`. The loop at the end makes `x * y` call `multiply`.
 
 # %%
 class Tensor:
@@ -54,21 +55,21 @@ def op(forward, backward):
         parents = [x if isinstance(x, Tensor) else Tensor(x) for x in inputs]
         arrays = [parent.data for parent in parents]
         return Tensor(forward(*arrays), parents, lambda dz: backward(dz, *arrays))
-    return call
+    return call  # so multiply(x, y) computes, and remembers how to go back
 
 add = op(lambda x, y: x + y, lambda dz, x, y: (dz, dz))
 subtract = op(lambda x, y: x - y, lambda dz, x, y: (dz, -dz))
 multiply = op(lambda x, y: x * y, lambda dz, x, y: (dz * y, dz * x))
 divide = op(lambda x, y: x / y, lambda dz, x, y: (dz / y, -dz * x / y**2))
 matmul = op(lambda x, y: x @ y, lambda dz, x, y: (dz @ y.T, x.T @ dz))
-transpose = op(lambda x: x.T, lambda dz, x: (dz.T,))
+transpose = op(lambda x: x.T, lambda dz, x: (dz.T,))  # one gradient for each parent
 exp = op(np.exp, lambda dz, x: (dz * np.exp(x),))
 log = op(np.log, lambda dz, x: (dz / x,))
 signs = ("add", add), ("sub", subtract), ("mul", multiply), ("truediv", divide)
 for sign, fn in (*signs, ("matmul", matmul)):
     setattr(Tensor, f"__{sign}__", fn)  # x * 5.0
     setattr(Tensor, f"__r{sign}__", lambda y, x, fn=fn: fn(x, y))  # 5.0 * x
-Tensor.T, Tensor.exp, Tensor.log = property(transpose), exp, log
+Tensor.T, Tensor.exp, Tensor.log = property(transpose), exp, log  # x.T, x.exp()
 
 # %% [markdown]
 # ## A backward is a vector-Jacobian product
@@ -76,7 +77,8 @@ Tensor.T, Tensor.exp, Tensor.log = property(transpose), exp, log
 # Move each input of an op a little, see how each output moves: a table, a row for each
 # output, a column for each input, the *Jacobian*. If dz arrives at the outputs, then
 # dz @ Jacobian goes to the inputs: a *vector-Jacobian product*. A backward is that
-# product without the table, which for a product of two photos would be 3072 x 3072.
+# product without the table: for two photos times each other 3 * 32 * 32 = 3072 rows, as
+# many columns. Below, x is the three colours of one pixel.
 
 # %%
 x, y, dz = pixels[:, 16, 16], np.array([5.0, -1.0, 2.0]), rng.standard_normal(3)
@@ -90,13 +92,14 @@ assert np.allclose(dz @ jacobian, multiply(x, y).carry_back(dz)[0])
 #
 # Add 3 numbers to a photo, one a colour. NumPy *broadcasts*: each is used 1024 times,
 # and moves the loss each time. So sum over the stretched axes: the *adjoint* of the
-# copy. Its test needs no slope: copy(x) . dz must be x . sum(dz), for any x and dz.
+# copy, its map back. Its test needs no slope: copy(x) . dz must be x . sum(dz), for any
+# x and dz.
 
 # %%
 def unbroadcast(gradient, shape):
     added = gradient.ndim - len(shape)  # axes that broadcasting put in front
     axes = [i for i in range(gradient.ndim) if i < added or shape[i - added] == 1]
-    return gradient.sum(tuple(axes), keepdims=True).reshape(shape)
+    return gradient.sum(tuple(axes), keepdims=True).reshape(shape)  # as (3, 1, 1)
 
 shift, dz = rng.standard_normal((3, 1, 1)), rng.standard_normal(pixels.shape)
 left = (np.broadcast_to(shift, pixels.shape) * dz).sum()
@@ -107,10 +110,10 @@ assert np.isclose(left, right)
 # %% [markdown]
 # ## The tape, played backwards
 #
-# Line all tensors up, each *after* those it was made from: a *topological order*. The
-# end alone gives it: a tensor first lets its parents write themselves down. Then walk
-# the line backwards. Each tensor carries back what has arrived, and *adds* it to what
-# its parents have: a number used twice moves the loss along two roads.
+# Line all tensors up, the *tape*, each *after* those it was made from: a *topological
+# order*. The end alone gives it: a tensor first lets its parents write themselves down.
+# Then walk the line backwards. Each tensor carries back what has arrived, and *adds* it
+# to what its parents have: a number used twice moves the loss along two roads.
 
 # %%
 def tape(z, order):
@@ -120,14 +123,14 @@ def tape(z, order):
         order[z] = None  # a dict, as a set that keeps its order
     return order
 
-def walk(order):
-    order[0].grad = np.ones_like(order[0].data)
-    for z in order:
-        for x, dx in zip(z.parents, z.carry_back(z.grad), strict=True):
-            x.grad = x.grad + unbroadcast(dx, x.data.shape)
+def hand_on(z):
+    for x, dx in zip(z.parents, z.carry_back(z.grad), strict=True):
+        x.grad = x.grad + unbroadcast(dx, x.data.shape)
 
 def backward(end):
-    walk([*tape(end, {})][::-1])
+    end.grad = np.ones_like(end.data)  # the end moves by 1 as it moves by 1
+    for z in [*tape(end, {})][::-1]:
+        hand_on(z)
 
 three = Tensor(3.0)
 backward(5.0 * three + three * 2.0 + (2 - three) + 6 / three)
@@ -135,32 +138,11 @@ print("slope of 5 x + x 2 + (2 - x) + 6 / x at 3:", three.grad.round(4))
 assert np.isclose(three.grad, 5 + 2 - 1 - 6 / 9)
 
 # %% [markdown]
-# ## Does the order matter? First answer: a number counted twice
+# ## Does the order matter? A number that is wrong only sometimes
 #
-# That was the engine. But somebody has no patience for a tape, and hands each gradient
-# on at once. Take two = one + one, four = two + two. The slope of `four` is 4.
-
-# %%
-def impatient(z, dz):
-    z.grad = z.grad + dz
-    for x, dx in zip(z.parents, z.carry_back(z.grad), strict=True):
-        impatient(x, dx)
-
-one = Tensor(1.0)
-two = one + one
-impatient(two + two, 1.0)
-print("impatient: d four / d one =", one.grad)
-assert one.grad == 6
-
-# %% [markdown]
-# Six! `four` hands a 1 to `two`, which passes it on along both its roads: 2 in `one`.
-# Then the *second* 1 arrives: `two` has 2 now, passes 2 on, twice: 4 more. (To pass on
-# only what is new is right, and useless: the 24 forks of 12 blocks are 2**24 roads.)
-#
-# ## Second answer: a number that is wrong only sometimes
-#
-# Somebody more careful lists the end, its parents, then theirs: *breadth first*, each
-# op once. With a = 2, b = a + a, c = b * b: is `b + c` right? Is `c + b`?
+# That was the engine. But somebody has no patience for a tape, and lists the end, its
+# parents, then theirs: *breadth first*, each tensor once. With a = 2, b = a + a and
+# c = b * b: is the slope of `b + c` right? Is that of `c + b`?
 
 # %%
 def breadth_first(end):
@@ -176,12 +158,17 @@ for title in ("breadth first, b + c", "breadth first, c + b", "the tape, b + c")
     c = b * b
     end = c + b if "c + b" in title else b + c
     order = breadth_first(end) if "first" in title else [*tape(end, {})][::-1]
-    walk(order)
-    names = {a: "a = 2", b: "b = a + a", c: "c = b * b", end: f"end = {title[-5:]}"}
-    walks[title] = [(names[x], x.grad, [names[y] for y in x.parents]) for x in order]
+    end.grad, handed = np.ones(()), {}
+    for z in order:
+        handed[z] = z.grad  # at its turn; more may arrive later
+        hand_on(z)
+    last = f"end = {title[-5:]} = 20"
+    names = {a: "a = 2", b: "b = a + a = 4", c: "c = b * b = 16", end: last}
+    parents = {z: [names[x] for x in z.parents] for z in order}
+    walks[title] = [(names[z], handed[z], z.grad, parents[z]) for z in order]
     print(f"{title}: d end / da = {a.grad}")
-caption = "The walk goes against the arrows; pink handed on before all had arrived."
-assert [steps[-1][1] for steps in walks.values()] == [2, 18, 18]
+caption = "The walk goes against the arrows; pink handed on 1, and 8 came later."
+assert [steps[-1][2] for steps in walks.values()] == [2, 18, 18]
 
 # %%
 plots.walks(walks, name="order_of_the_walk", caption=caption)
@@ -189,26 +176,28 @@ plt.show()
 
 # %% [markdown]
 # The worst kind of bug: `b + c` is wrong, `c + b` is right. In the first, b handed on
-# its 1 before the 8 from c came. And b's two roads are those of a block, `x + f(x)`.
-# The rule: a tensor hands on when *everything that used it* has handed on.
+# its 1 before c's turn came: c = b * b has 4, the other b, for each of its two roads, 8
+# in all. And b's two roads to the end are those of a block, `x + f(x)`. The rule: a
+# tensor hands on when *everything that used it* has handed on.
 #
 # ## Beside minivit's engine
 #
 # A small Vision Transformer, without norms. Lesson 5's maxima go in as plain numbers:
-# softmax does not change with them, so no gradient is lost.
+# softmax does not change with them, so (unlike with lesson 6's mean) no gradient is
+# lost. No op of ours sums: a product with ones does.
 
 # %%
 def small_vit(x, embed, query, key, value, up, down, head):
     x = x @ embed  # (N, D)
     s = (x @ query) @ (x @ key).T / D**0.5  # (N, N)
     p = (s - s.data.max(-1, keepdims=True)).exp()
-    p = p / (p @ np.ones((N, 1)))  # (N, N), attention weights
+    p = p / (p @ np.ones((N, 1)))  # by each row's sum: (N, N), attention weights
     x = x + p @ (x @ value)  # (N, D)
     hidden = x @ up  # (N, F), then nearly GELU: x * sigmoid(1.702 x)
     x = x + hidden / (1 + (-1.702 * hidden).exp()) @ down  # (N, D)
-    logits = np.full((1, N), 1 / N) @ x @ head  # (1, K)
+    logits = np.full((1, N), 1 / N) @ x @ head  # of the tokens' mean: (1, K)
     logits = logits - logits.data.max()
-    return (logits.exp() @ np.ones((K, 1))).log() - logits @ label  # (1, 1)
+    return (logits.exp() @ np.ones((K, 1))).log() - logits @ label  # (1, 1), -log p
 
 N, P, D, F, K, label = 16, 8, 12, 20, 5, np.eye(5)[:, [3]]  # one head: d = D
 shapes = [(3 * P * P, D), (D, D), (D, D), (D, D), (D, F), (F, D), (D, K)]
@@ -228,21 +217,25 @@ assert apart < 1e-12
 #
 # ## Your turn
 #
-# Play `b + c` on paper, coins for gradients: breadth first, then by the tape. Predict,
-# then run: what does `walk` give for x * x + x at 3 if it sets x.grad without adding?
+# Play `b + c` on paper, coins for gradients: breadth first, then by the tape. For each
+# coin that it has, c hands 4 to b, twice. How many lie in a?
 #
 # ## What you can say now
 #
 # - A backward is a vector-Jacobian product, and never makes the Jacobian.
 # - What is copied on the way forward is summed on the way back, and the reverse.
 # - The tape, a topological order, does each op once, after all that used its output.
-# - A number that is used twice gets two gradients, added: so `zero_grad` before a step.
+# - A number that is used twice gets two gradients, added. So do two walks: lesson 9
+#   sets the gradients to 0 before each step, `zero_grad`.
 #
 # ## Exercises
 #
 # - `minivit exercise 08 --out DIR`: the backward of `take`, which looks up rows; the
 #   same row may be asked for twice. `minivit check 08` grades it.
-# - `x = x + x`, 5000 times, then `backward`: RecursionError. Write `tape` with a stack.
+# - `x = x + 1`, 5000 times, then `backward`: RecursionError. Write `tape` with a stack.
+# - No tape: whenever something arrives, a tensor hands on at once all that it has. With
+#   two = one + one and four = two + two: why is the slope of `four` 6 then, not 4? And
+#   if it hands on only what is new: how many roads are 12 blocks, with 24 forks?
 #
 # Sources: Rumelhart et al. 1986, Griewank and Walther 2008, Baydin et al. 2018.
 #

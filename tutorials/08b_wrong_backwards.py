@@ -66,7 +66,8 @@ plots.curves({"lines": errors, **panel}, name="step_size", caption=caption)
 plt.show()
 
 # %% [markdown]
-# So gradcheck computes in float64, with eps 1e-6, and allows a relative error of 1e-5.
+# So gradcheck computes in float64, with eps 1e-6, near the best step, and allows a
+# relative error of 1e-5.
 #
 # ## Many outputs, one number
 #
@@ -160,7 +161,8 @@ assert 1e-4 < abs(off).max() < 1e-3
 # %% [markdown]
 # The density is that of the exact GELU, not the slope of the tanh. This one is
 # published: class GELU of numpy-ml (Bourgin, neural_nets/activations/activations.py)
-# has that pair in `fn` and `grad`. All five, backward against what really happens:
+# has that pair in `fn` and `grad`. All five and the lazy softmax, backward against what
+# really happens:
 
 # %%
 plots.agreement(
@@ -171,7 +173,7 @@ plots.agreement(
 plt.show()
 
 # %% [markdown]
-# The fifth lies on the line, to the eye. A picture does not replace the number.
+# nearly_gelu lies on the line, to the eye. A picture does not replace the number.
 #
 # ## What gradcheck cannot find
 #
