@@ -201,8 +201,8 @@ for way, candidates in rates.items():
     assert way is not finetuning or max(found) > found[-1]
 
 # %% [markdown]
-# Finetuning: at 1e-5 it is the probe and hardly more; at 1e-2, after twelve steps, most
-# of what the body knew is forgotten. *Gently* is the word.
+# Finetuning: a small rate keeps what the body knew and may add a little; at 1e-2 most
+# of it is forgotten after twelve steps. *Gently* is the word.
 #
 # ## Your turn
 #
@@ -228,9 +228,9 @@ plots.curves(
 plt.show()
 
 # %% [markdown]
-# With ten views of each place, the probe knows far more of them again than the model
-# from scratch, and already with three: that is transfer. Finetuning is about where the
-# probe is; the bands overlap. On so few views the last block has little to add.
+# The probe knows more places again than the model from scratch: that is *transfer*. (A
+# part is patience: with 400 or 800 steps the cat's scratch had 0.62 and 0.63 on the
+# validation views, the probe 0.80.) Finetuning is hardly ahead: the bands overlap.
 #
 # ## What you can say now
 #
