@@ -236,7 +236,7 @@ def test_a_photo_walk_says_what_the_twin_and_a_knocked_head_change(photo_tab):
             ["Scores: does the offer fit?", "To query and key"],
             "Switched off is the scale 1/\u221ad",
         ),
-        ("switched: 'published'", ["Context: listening"], "Switched on is the published einsum"),
+        ("switched: 'published'", ["Context: listening"], 'Switched on is the einsum "nhn,nhd->nhd"'),
         ("knocked: '1.3'", ["Context: listening"], "Switched off is layer 1, head 3"),
         ("switched: 'attention.1'", ["Added, not replaced"], "Switched off is attention of layer 1"),
         ("switched: 'mlp.1'", ["Narrow again, and added"], "Switched off is MLP of layer 1"),
@@ -355,7 +355,7 @@ def test_switches_are_reached_by_keys_and_change_the_answer(tab, model):
     pixels = np.array(tab.evaluate("Array.from(minivit.app.whole.pixels)"), np.float32).reshape(1, 1, 8, 8)
     expected = model(Tensor(pixels), head_mask=mask).logits.data[0]
     np.testing.assert_allclose(tab.evaluate("Array.from(minivit.source.logits())"), expected, atol=1e-5)
-    tab.get_by_label("published einsum").check()
+    tab.get_by_label("einsum nhn,nhd->nhd").check()
     assert "With everything in" in tab.locator(".effect").inner_text()
     tab.get_by_role("button", name="all back").click()
     np.testing.assert_array_equal(tab.evaluate("Array.from(minivit.source.logits())"), before)

@@ -1,4 +1,4 @@
-"""Lessons open as notebooks, unchanged, through the extra `notebook`; as such they run in the book, see test_book.py."""
+"""Lessons open and run as notebooks, unchanged, through the extra `notebook`."""
 
 import pytest
 

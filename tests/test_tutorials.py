@@ -13,7 +13,7 @@ from minivit import images, lessons, plots
 from minivit.__main__ import main
 from minivit.errors import FileError, MinivitError
 
-SLOW = {"04", "09", "10", "12", "13"}  # they train, or walk 5477 tokens, or look at 180 crops
+SLOW = {"01b", "03b", "04b", "09", "09b", "10", "10b", "11", "12b", "13", "13b"}  # they train, or look at many crops
 ALL = lessons.lessons()
 EACH = [pytest.param(x, id=x.number, marks=pytest.mark.slow if x.number in SLOW else ()) for x in ALL]
 

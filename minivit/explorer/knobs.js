@@ -9,7 +9,7 @@ const SWITCHED = {
   cls: "its learned start becomes 0. It still gathers the answer, so that little may change.",
   residual: "what a block makes takes the token's place, and is not added to it.",
   scale: "scores are not divided by √d, so that the largest takes more of each softmax.",
-  published: "each token gets its own value times its own share, and nothing of any other token.",
+  published: "each token gets its own value times its own share, and no other token's.",
 };
 
 // Switches for parts of the model: each head, attention and MLP of each layer, and what the whole model has.
@@ -68,7 +68,7 @@ class Knobs {
       cls: "CLS",
       residual: "residual",
       scale: "scale 1/√d",
-      published: "published einsum",
+      published: "einsum nhn,nhd->nhd",
     };
     this.boxes = {};
     return Object.entries(names).map(([knob, name]) => {

@@ -292,7 +292,7 @@ function percents(shares) {
   return tenths.map((tenth) => tenth / 10);
 }
 
-// What each key hands over, and their sum. With the published einsum a token hears only itself, and without the head
+// What each key hands over, and their sum. With the einsum "nhn,nhd->nhd" a token gets only its own value, and without the head
 // nobody.
 function contextByHand(p) {
   const value = (key) => p.inBlock("value", key).first;

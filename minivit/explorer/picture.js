@@ -86,7 +86,7 @@ class Picture {
     const { source, state } = this.app;
     const text = typeof sentence === "function" ? sentence(source) : sentence;
     const unused = source.knobs?.published && ["attention", "attended", "mean", "rollout"].includes(state.view);
-    return unused ? `${capital(title)}. With the published einsum a token uses its own share alone.` : text;
+    return unused ? `${capital(title)}. With the einsum "nhn,nhd->nhd" a token takes its own value alone.` : text;
   }
 
   legendNote(map) {

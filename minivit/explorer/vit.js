@@ -335,8 +335,8 @@ const context = differentiable("context", "y = p v", "dp = dy v^T, dv = p^T dy",
   return [new Tensor(y[0], v.shape), backward];
 });
 
-// The published notebook's einsum "nhn,nhd->nhd": a letter twice takes the diagonal, so a token gets its own value
-// times one number, and nothing of any other token's.
+// The einsum "nhn,nhd->nhd" of lesson 12's notebook: a letter twice takes the diagonal, so a token gets its own value
+// times one number, and no other token's.
 const publishedContext = differentiable(
   "context, as published",
   "y[n] = p[n, n] v[n]",
@@ -517,7 +517,7 @@ class Model {
 }
 
 // What can be switched off, or exchanged. heads: (L, h) of 1 and 0; attention and mlp: of each layer; positions, cls
-// and residual: counted as 0 where false; scale: by 1 / sqrt(d); published: the published notebook's einsum.
+// and residual: counted as 0 where false; scale: by 1 / sqrt(d); published: the einsum "nhn,nhd->nhd".
 function allKnobs({ num_hidden_layers: L, num_attention_heads: h }) {
   return {
     heads: new Float64Array(L * h).fill(1),

@@ -301,8 +301,8 @@ function switchedOff(part, p) {
     mlp: `MLP of layer ${p.block}: what it found is multiplied by 0, and so is the gradient that comes to it`,
     head: `layer ${p.block}, head ${p.head}: its shares are multiplied by 0, and so is the gradient that comes to them`,
   };
-  const alone = "a token takes of its own value only, y[n] = p[n, n] v[n], and hears nobody else";
-  return part === "published" ? `Switched on is the published einsum: ${alone}.` : `Switched off is ${texts[part]}.`;
+  const alone = "a token takes of its own value only, y[n] = p[n, n] v[n], and gets no other token's";
+  return part === "published" ? `Switched on is the einsum "nhn,nhd->nhd": ${alone}.` : `Switched off is ${texts[part]}.`;
 }
 
 // The letters of formulas and shapes, with the numbers of this model.

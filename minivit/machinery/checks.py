@@ -221,5 +221,5 @@ def value_einsum(value_einsum, shape, expected):
             "MultiheadSelfAttention",
             f'value_einsum="{value_einsum}" does not give the context (q, h, d).',
             rule="it takes scores (q, h, k) and values (k, h, d), in this order.",
-            hint='use "qhk,khd->qhd", or "nhn,nhd->nhd" for the published numbers.',
+            hint='use "qhk,khd->qhd", or "nhn,nhd->nhd" for the numbers of the notebook.',
         )

@@ -28,7 +28,8 @@ def attention(q, k, v, dropout_p=0.0, rng=None, head_mask=None):
     Source: Vaswani et al. 2017, section 3.2.1.
     """
     check_attention(q, k, v)
-    scores = einsum("...qd,...kd->...qk", q, k) / math.sqrt(q.shape[-1])  # (..., q, k)
+    q = q / math.sqrt(q.shape[-1])  # q is smaller than the scores, and division keeps what it gives
+    scores = einsum("...qd,...kd->...qk", q, k)  # (..., q, k)
     probabilities = dropout(softmax(scores), dropout_p, rng)
     if head_mask is not None:
         probabilities = probabilities * head_mask
