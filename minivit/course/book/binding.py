@@ -121,10 +121,10 @@ def _write_sources(source, photo, platforms):
     explore(model="digits", out=extra / "digits.html")
     for lesson in found:
         _add_line(source / "tutorials" / "teacher" / f"{lesson.number}.md", f"[The lesson](../{lesson.path.name})")
-    (source / "index.md").write_text(_contents(source, found), encoding="utf-8")
     if platforms:
         (source / "install.md").write_text(wheelhouse.page(platforms), encoding="utf-8")
         (extra / "INSTALL.txt").write_text(wheelhouse.page(platforms), encoding="utf-8")
+    (source / "index.md").write_text(_contents(source, found), encoding="utf-8")
     for page in source.rglob("*.md"):
         page.write_text(_linked(page.read_text(encoding="utf-8"), page.parent, source), encoding="utf-8", newline="\n")
 
@@ -180,6 +180,7 @@ def _contents(source, found):
         "To look up": [
             *(f"tutorials/{path.stem}" for path in sorted(tutorials.glob("[a-z]*.md"))),
             "images/README",
+            *(["install"] if (source / "install.md").exists() else []),
         ],
     }
     trees = [
@@ -202,7 +203,7 @@ def _build(work):
         Sphinx(source, source, html, doctrees, "html", status=None, warning=told).build()
     for name in (".buildinfo", "objects.inv"):
         (work / "html" / name).unlink(missing_ok=True)
-    for line in shortened(told.getvalue().splitlines(), 5):
+    for line in shortened(re.sub(r"\x1b\[[\d;]*m", "", told.getvalue()).splitlines(), 5):
         print(f"note: {line}")
 
 
