@@ -502,7 +502,8 @@ def bars(groups, *, title="", ylabel="", log=False, name=None, caption=None):
         x = [names.index(bar) + (i - (len(groups) - 1) / 2) * width for bar in heights]
         style = {"color": COLOURS[i % len(COLOURS)], "hatch": HATCHES[i % len(HATCHES)], "edgecolor": "white"}
         ax.bar(x, list(heights.values()), width, label=label, **style)
-    ax.set_xticks(range(len(names)), names, rotation=20 if sum(map(len, names)) > 90 else 0)
+    slanted = {"rotation": 20, "ha": "right", "rotation_mode": "anchor"} if sum(map(len, names)) > 90 else {}
+    ax.set_xticks(range(len(names)), names, **slanted)
     ax.set(title=title, ylabel=ylabel, yscale="log" if log else "linear")
     ax.grid(alpha=0.3, axis="y")
     if len(groups) > 1:

@@ -116,3 +116,17 @@ def test_figures_without_a_name_are_all_kept(tmp_path):
             plt.figure()
             plt.show()
     assert len({*paths}) == 4 and {*tmp_path.iterdir()} == {*paths}
+
+
+def test_the_contents_page_lists_every_lesson_with_its_minutes_a_figure_and_its_teachers_page():
+    page = (ALL[0].path.parent / "README.md").read_text(encoding="utf-8")
+    parts = re.split(r"^## ", page, flags=re.M)[1:]
+    assert len(parts) == sum(lesson.number.isdecimal() for lesson in ALL)
+    for lesson in ALL:
+        part = parts[int(lesson.number[:2]) - 1]
+        assert f"[{lesson.number.lstrip('0')}. {lesson.title}]({lesson.path.name})" in part
+        extra = lesson.number.endswith("b")
+        assert (f"Extra, {lesson.minutes} minutes" if extra else f"{lesson.minutes} minutes to teach") in part
+        assert extra or f"](teacher/{lesson.number}.md)" in part
+        name = re.search(r"!\[.+?\]\(figures/(.+?)\.png\)", part)[1]
+        assert name.startswith(lesson.number[:2]) and (lesson.path.parent / "figures" / f"{name}.png").exists()
