@@ -235,7 +235,7 @@ def test_a_number_has_one_colour_over_dark_and_bright_pixels(opened):
 def test_the_link_of_each_lesson_opens_another_view(opened):
     tab = opened("live")
     views = []
-    for lesson in lessons.lessons():
+    for lesson in (one for one in lessons.lessons() if one.number.isdecimal()):
         tab.evaluate("number => minivit.set(`#lesson=${number}`)", int(lesson.number))
         views.append(tuple(from_page(tab, "[state.mode, state.view, String(state.step)]")))
     assert views[7][0] == "tape" and views[4][:2] == ("look", "attention") and views[6][0] == "walk"

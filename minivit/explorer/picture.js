@@ -29,7 +29,7 @@ class Picture {
     byId("view").value = state.view;
     byId("opacity").value = state.opacity;
     byId("about").textContent = this.about(view);
-    byId("lesson").textContent = this.app.lesson(view.lesson);
+    byId("lesson").textContent = `This map: ${this.app.lesson(view.lesson)}`;
     for (const [id, token] of [["patch", state.patch], ["key", key]]) {
       byId(id).max = source.config.N;
       byId(id).value = token;

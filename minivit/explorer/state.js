@@ -13,7 +13,7 @@ const LESSONS = {
   9: { view: "occlusion" },
   10: { view: "similarity" },
   11: { view: "rollout", patch: 0 },
-  12: { view: "attention" },
+  12: { view: "attention", switched: "published" }, // which a photo page has no switch for
   13: { view: "components" },
   14: { view: "gradient" },
 };
