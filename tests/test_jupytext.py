@@ -1,4 +1,4 @@
-"""Lessons open as notebooks, unchanged, through the extra `notebook`; as such they run in the book, see test_book.py."""
+"""Lessons open as notebooks, unchanged, through the extra `notebook`; the book runs them so, see test_book.py."""
 
 import pytest
 
