@@ -162,7 +162,7 @@ def _linked(text, folder, source):
         path = target.partition("#")[0]
         if re.match(r"(https?:|mailto:|#)", target) or attributes:
             return found[0]
-        if path.endswith(".html") or path == "wheels":
+        if path.endswith(".html"):
             return f"{mark}[{words}]({target}){{.external}}"
         if path.endswith(".py") and (folder / path).with_suffix(".md").exists():
             return f"{mark}[{words}]({target.replace('.py', '.md', 1)})"
