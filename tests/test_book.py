@@ -149,6 +149,17 @@ def test_a_small_book(course, tmp_path, capsys):
     assert (out / "homework.txt").read_text(encoding="utf-8") == "mine"
 
 
+def test_a_book_with_wheels_says_how_they_are_installed(course, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(wheelhouse, "pack", lambda folder, platforms: folder.mkdir())
+    out = tmp_path / "book"
+    assert main(["book", "--out", str(out), "--wheels", "windows:3.12"]) == 0
+    assert "note" not in capsys.readouterr().out and lost(out) == [] and (out / "wheels").is_dir()
+    assert "install.html" in Page(out / "index.html").links
+    command = r"venv\Scripts\python -m pip install --no-index --find-links wheels minivit"
+    for name in ("install.html", "INSTALL.txt"):
+        assert command in (out / name).read_text(encoding="utf-8")
+
+
 def test_a_cell_that_fails_is_named_and_no_book_is_written(course, tmp_path, capsys):
     text = (course / "02_two.py").read_text(encoding="utf-8")
     (course / "02_two.py").write_text(text + "\n# %%\nlargest = 3\nassert largest == 4, 'not four'\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Lessons open and run as notebooks, unchanged, through the extra `notebook`."""
+"""Lessons open as notebooks, unchanged, through the extra `notebook`; the book runs them so: test_book.py."""
 
 import pytest
 

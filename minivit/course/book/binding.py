@@ -44,7 +44,8 @@ _CONFIG = {
     "pygments_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
     "exclude_patterns": ["_*"],
-    "suppress_warnings": ["myst.header"],
+    # a page may begin below a title of its own; and a process may make two books
+    "suppress_warnings": ["myst.header", "app.add_node", "app.add_directive", "app.add_role"],
 }
 
 
@@ -161,7 +162,7 @@ def _linked(text, folder, source):
         path = target.partition("#")[0]
         if re.match(r"(https?:|mailto:|#)", target) or attributes:
             return found[0]
-        if path.endswith(".html") or path == "wheels":
+        if path.endswith(".html"):
             return f"{mark}[{words}]({target}){{.external}}"
         if path.endswith(".py") and (folder / path).with_suffix(".md").exists():
             return f"{mark}[{words}]({target.replace('.py', '.md', 1)})"
