@@ -225,8 +225,8 @@ assert np.allclose(x.grad[0], dpixels)
 # %%
 plots.pixel_gradient(
     images.to_image(pixels), dpixels, name="pixel_gradient",
-    caption="The photo as 16 filters see it: the seams are the patches, and what is "
-    "dark on the right nobody behind this layer will ever hear of.",
+    caption="The photo as 16 filters see it: the seams are the patches, and where it "
+    "is dark on the right this loss, here and now, is flat: it may still be heard.",
 )
 plt.show()
 

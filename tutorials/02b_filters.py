@@ -57,7 +57,8 @@ for name, D in (("Base", 768), ("Small", 384), ("Tiny", 192)):
 #
 # So which directions should one not ask for? Those in which patches hardly differ. The
 # *principal components* are the directions ordered by how large the patches are along
-# them. No other D filters can lose less (Eckart and Young 1936).
+# them (here without taking the mean away; lesson 13 does). No other D filters can lose
+# less (Eckart and Young 1936).
 
 # %%
 _, directions = np.linalg.eigh(many.T @ many)

@@ -18,7 +18,7 @@
 # Teach: 35 minutes. Run: 16 seconds.
 #
 # Axes: B batch, C channels, H W pixels, P patch side, N patches, T = N + 1 tokens,
-# D hidden size
+# D hidden size; R the matrix of a resize
 
 # %%
 import math
@@ -116,9 +116,9 @@ print(f"length of the longest patch {longest:.1f}, of positions", *lengths)
 assert 10 * math.sqrt(32) > 5 * longest
 
 # %% [markdown]
-# At 10 a patch is a whisper beside its position. And 160 steps of about 0.004 move a
-# number by 0.64 at most: too little to take it back. At 1 both are heard. So near zero
-# is not the only good start, but the safe one: however short a patch is, it is heard.
+# At 10 a patch is a whisper beside its position. And 160 steps, whose rates sum to
+# 0.32, move a number by about that at most: too little to take it back. At 1 both are
+# heard. Near zero is not the only good start, but the safe one: a short patch is heard.
 #
 # Safe with AdamW. By plain gradient descent, as in lesson 4, 0.02 stayed at 50% in
 # three trainings of eight epochs, and 1 learned in all three.
@@ -147,7 +147,7 @@ except ShapeError as error:
 
 # %%
 def curve(t):
-    """Keys' cubic with a = -0.75: the weight of a neighbour at distance 0 <= t <= 2."""
+    """Weight at distance t up to 2: Keys' cubic, PyTorch's a = -0.75 (his is -0.5)."""
     near, far = 1.25 * t**3 - 2.25 * t**2 + 1, -0.75 * (t**3 - 5 * t**2 + 8 * t - 4)
     return near if t <= 1 else far
 
@@ -162,9 +162,9 @@ def enlarge(old, new):
     return matrix
 
 
-M = enlarge(14, 24)  # (24, 14)
-print("place 11 of 24 =", *(f"{w:+.3f} * old {j}" for j, w in enumerate(M[11]) if w))
-assert np.allclose(M.sum(axis=1), 1)
+R = enlarge(14, 24)  # (24, 14)
+print("place 11 of 24 =", *(f"{w:+.3f} * old {j}" for j, w in enumerate(R[11]) if w))
+assert np.allclose(R.sum(axis=1), 1)
 
 # %% [markdown]
 # The weights sum to 1, but two are *negative*. So it is no mean: a new number may lie
@@ -172,7 +172,7 @@ assert np.allclose(M.sum(axis=1), 1)
 
 # %%
 old = table[0, 1:].reshape(14, 14, 64)  # (rows, columns, D)
-new = np.einsum("yr,xc,rcd->yxd", M, M, old)  # (24, 24, D)
+new = np.einsum("yr,xc,rcd->yxd", R, R, old)  # (24, 24, D)
 library = interpolate_positions(embeddings.position_embeddings, (14, 14), (24, 24))
 again = np.resize(old, (24, 24, 64))  # the lazy way: in reading order, again and again
 print("positions", table.shape, "->", library.shape)

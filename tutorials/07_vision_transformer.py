@@ -161,7 +161,7 @@ assert math.isclose(loss.item(), math.log(7)) and head > 0 and rest == 0
 # product*. (m, k) @ (k, n) takes m * k * n. Softmax, GELU, norms, biases and sums are
 # not counted: all they write is under 2 % of that. A *FLOP* is one multiplication or
 # one addition, so a multiply-add is two FLOPs. Many papers write FLOPs and mean
-# multiply-adds: for Base/16 table 1 of Liu et al. 2021 says 17.5 G.
+# multiply-adds: for DeiT-B, this very shape, table 1 of Liu et al. 2021 says 17.5 G.
 
 # %%
 def ledger(c, side=224):
@@ -208,7 +208,7 @@ plots.bars(
     shares,
     ylabel="share of all",
     name="ledger",
-    caption="Bars of a colour add up to 1: two thirds of ViT-Base/16 are in its MLPs.",
+    caption="Bars of a colour add up to 1: nearly two thirds of each are in the MLPs.",
 )
 plt.show()
 
@@ -230,7 +230,7 @@ plt.show()
 # - Its "MLP head" is linear, tanh, linear while pretraining; when finetuning it is one
 #   linear layer, which starts at zero.
 # - Base/16 has 86,567,656 parameters and takes 17.56 billion multiply-adds, or 35
-#   GFLOPs, for 224 x 224 pixels. Two thirds of both are in the MLPs.
+#   GFLOPs, for 224 x 224 pixels. Nearly two thirds of both are in the MLPs.
 #
 # ## Exercises
 #

@@ -179,8 +179,8 @@ plt.show()
 #   output matrix. For good.
 #
 # Both names are those of transformers up to version 4. Version 5 has neither
-# (huggingface/transformers, pull request 41076). Michel et al. 2019 cut many heads of
-# trained models and lost little.
+# (huggingface/transformers, pull requests 41076, 41417). Michel et al. 2019 cut many
+# heads of trained models and lost little.
 
 # %%
 D, h, layer, head = 192, 3, 2, 1
@@ -213,8 +213,8 @@ assert all(np.allclose(x, masked, rtol=1e-10, atol=1e-12) for x in others)
 # ## What you can say now
 #
 # - Attention overtakes all matrices of a block at T = 2 D + F tokens.
-# - Without the residual stream all patches become one vector, rank collapse, in trained
-#   models as in untrained ones.
+# - Without the residual stream all patches become one vector, rank collapse, in the
+#   trained model as in two untrained ones.
 # - CKA compares what two hidden states hold for alike.
 # - A masked and a pruned head give the same logits; only the pruned one is cheaper.
 #

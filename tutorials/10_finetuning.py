@@ -17,7 +17,7 @@
 #
 # Teach: 45 minutes. Run: 30 seconds.
 #
-# Axes: B batch, N patches, T = N + 1 tokens, D hidden size, K classes, n views.
+# Axes: B batch of views, N patches, T = N + 1 tokens, D hidden size, K classes.
 
 # %%
 import copy
@@ -37,8 +37,8 @@ from minivit.vit import ViTConfig, ViTForImageClassification
 # ## Twelve places
 #
 # From scratch, on few pictures, a ViT overfits (lesson 9b). So take a body that learned
-# to see on *other* pictures (*pretraining*), and ask what it is worth for ours
-# (*transfer*). Ours: your photo and two of the box, in quarters, are twelve places. A
+# to see elsewhere, without our labels (*pretraining*), and ask what it is worth here
+# (*transfer*). Here: your photo and two of the box, in quarters, are twelve places. A
 # view is a piece of a place, perhaps mirrored, perhaps grey, in more or less light.
 # Which place is it? (Two views may share pixels: it is to be known *again*.)
 
@@ -84,7 +84,7 @@ plt.show()
 # learned). It is *frozen*: its numbers do not learn. So we look at each view once, and
 # keep what goes into the last block, and the final CLS. Behind CLS comes a *new head*,
 # one linear map for our K places. It learns alone: a *linear probe*, which asks whether
-# the places are apart already. Its gradient is (softmax - target)^T cls / n.
+# the places are apart already. Its gradient is (softmax - target)^T cls / B.
 
 
 # %%
@@ -98,14 +98,14 @@ def look(data):
             out = eye(x, interpolate_pos_encoding=True, output_hidden_states=True)
         tokens.append(out.hidden_states[-2].data)
         cls.append(out.last_hidden_state.data[:, 0])
-    return np.concatenate(tokens), np.concatenate(cls)  # (n, T, D), (n, D)
+    return np.concatenate(tokens), np.concatenate(cls)  # (B, T, D), (B, D)
 
 
 tokens, cls = {}, {}
 for data in (pool, validation, test):
     tokens[data], cls[data] = look(data)
 head = nn.Linear(384, K, std=0.02, rng=0)
-logits = head(cls[pool])  # (n, K)
+logits = head(cls[pool])  # (B, K)
 ops.cross_entropy(logits, pool.labels).backward()
 wrong = ops.softmax(logits.data).data - np.eye(K)[pool.labels]  # softmax - target
 apart = abs(wrong.T @ cls[pool] / len(pool) - head.weight.grad).max()

@@ -46,8 +46,8 @@ def seen(picture):
 # A row of attention weights says how much a token took of each other. But in block 5
 # the others are mixtures already, of all that blocks 0 to 4 had brought. *Rollout*
 # follows it down to the patches (Abnar and Zuidema 2020). In each block take the mean
-# of the heads; half of a token is its old self, which went past on the residual, so mix
-# with the identity; then multiply, the last block leftmost.
+# of the heads; count half of a token as its old self, past on the residual (an
+# assumption!), so mix with the identity; then multiply, the last block leftmost.
 #
 # We do it twice. The twin of the same shape has learned nothing: the *control*. A map
 # that is the same for both says nothing about learning (Adebayo et al. 2018).
@@ -89,8 +89,8 @@ plt.show()
 #
 # For each patch that asks: the distance to each patch, weighted by its attention
 # weight, in patches. Heads that look at neighbours are *local*, the others *global*.
-# Dosovitskiy et al. (2021, figure 7) and Raghu et al. (2021) found both kinds in low
-# blocks and only global heads in high ones. In your photo?
+# Dosovitskiy et al. (2021, figure 7) and Raghu et al. (2021) found, after much data,
+# both kinds in low blocks and only global heads in high ones. In your photo?
 
 # %%
 place = np.stack(np.divmod(np.arange(grid[0] * grid[1]), grid[1]), axis=1)  # (N, 2)
@@ -192,7 +192,8 @@ for part in (0.01, 0.1, 1):
 
 # %% [markdown]
 # For a small change the gradient is right. For a whole cover it is far off: the curve
-# bends, or *saturates*. A saliency map answers a smaller question than it seems to.
+# bends. The cat's is nearly flat here (*saturated*), and steep further off. A saliency
+# map answers a smaller question than it seems to.
 
 # %%
 steep = (x.grad[0] ** 2).reshape(-1, rows, P, columns, P).sum((0, 2, 4)) ** 0.5
@@ -231,10 +232,9 @@ for name, values in maps.items():
 #
 # - A map means something beside its control, on one scale.
 # - Rollout follows attention weights down the blocks. It knows no question.
-# - Training makes local heads in the low blocks; high blocks look far.
+# - In this eye local heads lie in low blocks; with less data they may not come (Raghu).
 # - Each block adds to the residual stream: ask any of them for the answer.
-# - A gradient speaks of small changes, occlusion of the change that you made; and
-#   whether a map is faithful is an experiment, too.
+# - A gradient speaks of small changes, occlusion of yours; test if a map is faithful.
 #
 # ## Exercises
 #

@@ -12,10 +12,10 @@
 # Builds: rollout with three faults, one of them from a much used repository; the checks
 # that find each; then every head of a reader of digits, silenced, alone and together.
 #
-# New ideas: (1) a *row-stochastic* matrix: each row sums to 1; (2) a fault that sleeps
-# until its input changes; (3) a case by hand that tells two orders apart;
-# (4) *ablation* and *head importance*; (5) *redundancy*: the sum of the losses is not
-# the loss of the sum.
+# New ideas: (1) a *row-stochastic* matrix: none of it below 0, each row sums to 1;
+# (2) a fault that sleeps until its input changes; (3) a case by hand that tells two
+# orders apart; (4) *ablation* and *head importance*; (5) *redundancy*: the sum of the
+# losses is not the loss of the sum.
 #
 # Teach: 35 minutes. Run: 3 seconds.
 #
@@ -57,10 +57,10 @@ assert np.array_equal(by_lens[0], from_0)
 #
 # ## Three ways to divide
 #
-# A row of attention weights is a whole: it sums to 1, the matrix is *row-stochastic*,
-# and so is a product of such matrices. Where rows do not sum to 1, as when small
-# weights are dropped to make a picture cleaner, one divides by the sum of each row.
-# Here is that, and two slips of the pen.
+# A row of attention weights is a whole: none is below 0, and they sum to 1. The matrix
+# is *row-stochastic*, and so is a product of such matrices. Where rows do not sum to 1,
+# as when small weights are dropped to make a picture cleaner, one divides by the sum of
+# each row. Here is that, and two slips of the pen.
 
 
 # %%
@@ -186,9 +186,10 @@ for block in range(len(worth)):
 assert together.max() > 1.3 * worth[together.argmax()].sum()
 
 # %% [markdown]
-# Alone, a head is hardly missed: the others do its work, they are *redundant*. Nobody
-# stands in for all of them. So the sum of the small losses is not the loss of the sum,
-# and a map of importances is not a budget: measure anew after each cut.
+# Alone, most heads are little missed, of block 0 more: others do part of the work, they
+# are *redundant*. Nobody stands in for all of them. So the sum of the small losses is
+# not the loss of the sum, and a map of importances is not a budget: measure anew after
+# each cut.
 #
 # ## What you can say now
 #

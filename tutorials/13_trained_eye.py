@@ -54,9 +54,9 @@ print(f"{eye.num_parameters():,} parameters; {grid[0]} x {grid[1]} = {N} patches
 #   takes a running mean off the teacher's scores, *sharpening* divides them by a small
 #   temperature (0.04 to 0.07; the student's is 0.1). Why both?
 #
-# (DINOv2 adds masked patches, iBOT's loss: Zhou et al. 2022. So learned a ViT-g from
-# 142 million photos. No label was a target, but people had chosen the sets. Our small
-# network was distilled from that one, frozen.)
+# (DINOv2 adds masked patches, iBOT's loss: Zhou et al. 2022, and centres by
+# Sinkhorn-Knopp. So learned a ViT-g from 142 million photos. No label was a target, but
+# people had chosen the sets. Our small network was distilled from that one, frozen.)
 #
 # A teacher's scores for 64 photos, one answer the loudest for all of them. Among how
 # many answers does it waver (exp of the entropy)?

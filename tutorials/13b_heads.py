@@ -121,8 +121,9 @@ plots.heatmaps(
 plt.show()
 
 # %% [markdown]
-# Most heads can go, and a few cannot (Michel et al. 2019 found so in language models).
-# More of those are in the upper half, where CLS gathers its answer. And together?
+# Most heads can go, and a few cannot (Michel et al. 2019 found so in models of
+# translation and language). More of those are in the upper half, where CLS gathers its
+# answer. And together?
 
 # %%
 lower, upper = turned[: L // 2].sum(), turned[L // 2 :].sum()

@@ -38,9 +38,10 @@ print(f"the gradient of ViT-B/16: {gradient / 1e6:.0f} MB")
 # %% [markdown]
 # ## What a message costs
 #
-# Two numbers describe a wire well: its *latency* a, seconds before the first byte
-# arrives, and its *bandwidth*, here the inverse b, seconds a byte. The ring of lesson
-# 14 has 2 (M - 1) steps of 1 / M of the vector each, so for S bytes it takes
+# Two numbers describe a wire roughly, to about a factor of two: its *latency* a,
+# seconds before the first byte arrives, and its *bandwidth*, here the inverse b,
+# seconds a byte. The ring of lesson 14 has 2 (M - 1) steps of 1 / M of the vector each,
+# so for S bytes it takes
 #
 # t = 2 (M - 1) (a + S / M b).
 #
