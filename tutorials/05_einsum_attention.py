@@ -126,8 +126,8 @@ assert np.allclose(p.max(1), p.diagonal())
 # %%
 plots.attention_over_photo(
     images.to_image(pixels), p[asks], grid, query=asks + 1,  # there 0 is CLS
-    name="one_row", caption="The outlined patch asks who looks like it: the brighter, "
-    "the more weight.",
+    name="one_row", caption="The brighter, the more weight the outlined patch gives: "
+    "brightness is taken out, and 64 random directions see who looks like it.",
 )
 plt.show()
 
@@ -171,7 +171,7 @@ plots.curves(
     dict(lines={"raw": (sizes, raw[0]), "scaled": (sizes, scaled[0])}, xscale="log",
          title="largest of 196 weights", xlabel="head size d", xticks=sizes),
     dict(lines={"raw": (sizes, raw[1]), "scaled": (sizes, scaled[1])}, xscale="log",
-         title="typical gradient", xlabel="head size d", xticks=sizes, yscale="log"),
+         title="median gradient", xlabel="head size d", xticks=sizes, yscale="log"),
     name="scale", caption="Scaled is flat, the head size does not matter; raw, one key "
     "takes nearly all, and the gradient first rises, then goes to nothing.",
 )
@@ -198,10 +198,9 @@ assert np.allclose(softmax(row), softmax(row - 1000))
 # Several attentions side by side are called heads, letter h (5b; here one). The
 # weighted mean is then `qhk,khd->qhd`. What if both token axes are called n, as in
 # `nhn,nhd->nhd`? A letter twice in one operand does not name two axes. It walks along
-# both at once: the diagonal, the weight which a token gives *itself*, times its own
-# value. The shape is right, no error is raised, nothing is summed: no token receives
-# the *value* of another. To find it, let *one* patch hand over something else, and
-# count the answers that notice.
+# both at once: the diagonal, the weight a token gives *itself*, times its own value.
+# The shape is right, nothing is summed: no token receives the *value* of another. Let
+# *one* patch hand over something else, and count the answers that notice.
 
 # %%
 weights, values = p[:, None], value[:, None]  # (q, h, k) and (k, h, d): one head
@@ -217,9 +216,10 @@ assert notice == {"nhn,nhd->nhd": 1, "qhk,khd->qhd": T}
 
 # %%
 plots.pictures(
-    [picture(y) for y in (values, *answer.values())], ["values: the photo", *answer],
-    name="diagonal", caption="Middle: each patch is itself, darker by the weight it "
-    "gives itself; right: each is a mean of its likes, and the rarer, the sharper.",
+    [picture(y) for y in (values, *answer.values(), 8 * answer["nhn,nhd->nhd"])],
+    ["values: the photo", *answer, "nhn,nhd->nhd, times 8"],
+    name="diagonal", caption="Second: each patch is itself, darker by the weight it "
+    "gives itself; third: each is a mean of its likes, and the rarer, the sharper.",
 )
 plt.show()
 

@@ -71,9 +71,9 @@ print("to draw from", len(pool), "validation", len(validation), "test", len(test
 # %%
 plots.pictures(
     list(pool.images[::15].transpose(0, 2, 3, 1)),
-    columns=6,
-    name="places",
-    caption="One view of each place, 0 to 11; four after each other are of one photo.",
+    columns=6, name="places",
+    caption="One view of each place, 0 to 11; four after each other are of one photo "
+    "(a pagoda: danielbuechele, CC BY 2.0).",
 )
 plt.show()
 
