@@ -211,6 +211,13 @@ def test_the_page_of_shapes_counts_what_is_learned(column, config):
     assert sorted(counted) == sorted(found) and total[column + 2] == f"{model.num_parameters():,}"
 
 
+def test_the_page_of_shapes_tells_the_two_readers_of_digits_apart():
+    model = vit.ViTForImageClassification.from_pretrained("digits")
+    P, N = model.config.patch_size, (8 // model.config.patch_size) ** 2
+    assert f"P = {P}: N = {N} and T = {N + 1}. Both have {model.num_parameters():,}" in read("shapes.md")
+    assert model.num_parameters() == of_digits()[0].num_parameters()
+
+
 # ---- the diagram
 
 
@@ -290,7 +297,7 @@ def terms():
     """(term, its lessons), of every row of the glossary."""
     lines = [line for line in read("glossary.md").splitlines() if line.startswith("|")][2:]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return [(row[1], re.findall(r"\d+b?", row[3])) for row in rows]
+    return [(row[1], re.findall(r"\[(\d+b?)\]", row[3])) for row in rows]
 
 
 def plain(text):
@@ -309,12 +316,14 @@ def test_a_lesson_teaches_the_terms_that_the_glossary_says(lesson):
 
 def test_the_glossary_is_in_order_and_has_what_students_ask_for():
     names = [term.lower() for term, _ in terms()]
+    assert all(lessons for _, lessons in terms())
     assert names == sorted(names) and len(names) == len({*names})
     assert {"logit", "cls", "cotangent", "einsum", "attention weights", "inductive bias", "residual stream"} <= {*names}
 
 
 # ---- teacher's pages
 
+SHEET_OF = {"attention": [5], "image": [1, 2, 3, 4], "layer_norm": [6], "softmax": [9]}  # lessons
 MINUTES = {lesson.number: lesson.minutes for lesson in lessons()}
 
 
@@ -349,13 +358,32 @@ def test_every_lesson_has_a_teachers_page(number):
     assert f"{number}.md" in [path.name for path in TEACHERS]
 
 
+@pytest.mark.parametrize("path", TEACHERS, ids=lambda path: path.stem)
+def test_a_teachers_page_has_no_number_that_was_never_filled_in(path):
+    """Such as PROBE10: it was written to be replaced by a lesson's own number."""
+    assert re.findall(r"\b[A-Z]{2,}\d+\b", path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("path", TEACHERS, ids=lambda path: path.stem)
+def test_a_teachers_page_leads_to_its_lesson_its_extra_its_sheets_and_its_view(path):
+    links = re.findall(r"\]\((\S+)\)", path.read_text(encoding="utf-8"))
+    beside = {f"../{lesson.name}" for lesson in LESSONS if lesson.name.startswith(path.stem)}
+    named = [name for name in SHEETS if int(path.stem) in SHEET_OF[name]]
+    beside |= {f"../sheets/{name}{key}.md" for name in named for key in ("", "_key")}
+    assert beside <= {*links}
+    assert any(link.endswith(f".html#lesson={int(path.stem)}") for link in links)
+
+
 # ---- links
+
+EXPLORERS = {"explore.html", "digits.html"}  # what `minivit explore` and `minivit book` write beside tutorials/
 
 
 @pytest.mark.parametrize("page", sorted(path.relative_to(TUTORIALS).as_posix() for path in TUTORIALS.rglob("*.md")))
 def test_a_link_on_a_page_leads_to_a_file(page):
     links = re.findall(r"\]\(([^)\s]+)\)", read(page))
     files = [link.partition("#")[0] for link in links if not re.match(r"[a-z]+:|#", link)]
+    files = [file for file in files if file.removeprefix("../../") not in EXPLORERS]
     missing = [file for file in files if not (TUTORIALS / page).parent.joinpath(file).exists()]
     assert missing == []
 

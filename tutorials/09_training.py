@@ -246,5 +246,5 @@ assert once > 0.9
 # Sources: Goyal et al. 2017, Kingma and Ba 2015, Loshchilov and Hutter 2017, Loshchilov
 # and Hutter 2019, Polyak and Juditsky 1992, Szegedy et al. 2016
 #
-# In the explorer, a page of `minivit explore --model digits --out digits.html`:
+# In the explorer, with P = 2 (`minivit explore --model digits --out digits.html`):
 # [digits.html#lesson=9](../digits.html#lesson=9)

@@ -245,5 +245,5 @@ assert abs(p.sum() - 1) < 1e-5
 #
 # Sources: Dosovitskiy et al. 2021, Guo et al. 2017, Mueller et al. 2019
 #
-# In the explorer, a page of `minivit explore --model digits --out digits.html`:
+# In the explorer, with P = 2 (`minivit explore --model digits --out digits.html`):
 # [digits.html#lesson=9](../digits.html#lesson=9)
