@@ -73,7 +73,7 @@ plots.pictures(
     list(pool.images[::15].transpose(0, 2, 3, 1)),
     columns=6, name="places",
     caption="One view of each place, 0 to 11; four after each other are of one photo "
-    "(a pagoda: danielbuechele, CC BY 2.0).",
+    "(if there is a pagoda: danielbuechele, CC BY 2.0).",
 )
 plt.show()
 

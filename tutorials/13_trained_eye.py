@@ -181,7 +181,7 @@ for x in (changed["trained"], there[other]):
 plots.found_patches(
     [picture, dark, box[other]], places, 14, ["yours", "changed", "another"],
     name="search", caption="The same number lies on patches that are most alike "
-    "(a pagoda: danielbuechele, CC BY 2.0).",
+    "(if there is a pagoda: danielbuechele, CC BY 2.0).",
 )
 plt.show()
 
