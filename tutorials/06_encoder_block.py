@@ -222,7 +222,7 @@ assert (came[pre_norm] == dy).all() and abs(came[post_norm].sum(-1)).max() < 1e-
 # %% [markdown]
 # Pre-norm keeps the road free: x and gradient pass unchanged, so blocks can be stacked.
 # Post-norm puts two norms on it. They alone change x here, and what they forget gets no
-# gradient: a token's sum to 0, but for rounding. 6b stacks both.
+# gradient: each token's sums to 0, but for rounding. 6b stacks both.
 #
 # ## Your turn
 #
