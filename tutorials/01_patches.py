@@ -160,7 +160,7 @@ print(f"the convolution multiplied {N * (C * P * P) ** 2:,} times, by 0 or by 1"
 # %% [markdown]
 # ## So, is the convolution necessary?
 #
-# For cutting: no. The reshape gives the same patches, fastest, without any arithmetic.
+# For cutting: no. Reshape and einsum give the same patches, faster, without arithmetic.
 # But the model's next step multiplies every patch by a matrix that is learned (lesson
 # 2). Put D learned filters where the ones and zeros were, and the convolution cuts
 # *and* multiplies, in one call; with D = 768 for just what we paid above. timm
@@ -190,8 +190,8 @@ print(f"{X} to a row {pixels.shape}: the photo. {X - 1} to a row {fewer.shape}: 
 plots.pictures(
     [pixels.transpose(1, 2, 0), fewer.transpose(1, 2, 0)],
     [f"{X} patches to a row", f"!{X - 1} patches to a row"], name="put_back",
-    caption="The same patches in the same order: where a row ends, the sequence does "
-    "not say, but the eye sees at once that something is wrong on the right.",
+    caption=f"Right: the first {(X - 1) ** 2} patches in the same order: where a row "
+    "ends, the sequence does not say, but the eye sees at once that it is wrong.",
 )
 plt.show()
 
@@ -241,8 +241,8 @@ plt.show()
 # 1. Exercise 01, the way back for a batch: `minivit exercise 01` writes a stub,
 #    `minivit check 01` grades it. Each number that returns to a patch must go to the
 #    pixel that was cut: the *backward* of cutting. Lesson 2 needs it.
-# 2. Which of our patches is patch 1 of `transpose(2, 1, 0)`? Show that filters mirrored
-#    along their diagonal give the mirrored photo the same numbers. When is it wrong?
+# 2. Which of our patches is patch 1 of `transpose(2, 1, 0)`? Mirror filters along their
+#    diagonal: the same numbers, in a mirrored grid. When is mirroring a mistake?
 #
 # Sources: Dosovitskiy et al. 2021.
 #

@@ -239,8 +239,8 @@ plt.show()
 #
 # ## Exercises
 #
-# 1. **Exercise 04**, write the backward: `minivit exercise 04 --out DIR` writes a stub,
-#    and `minivit check FILE` grades what you make of it.
+# 1. **Exercise 04**, the backward: `minivit exercise 04 --out DIR`. With pencil and
+#    paper, from the pixels to the tokens and back: [sheets/image.md](sheets/image.md).
 # 2. Number the patches: row n + 1 is n / 16 times one random vector, not learned. Try
 #    left or right, then above or below (`images.transpose(0, 1, 3, 2)`).
 #

@@ -115,19 +115,20 @@ print("loops == einsum == matmul == ops.scaled_dot_product_attention")
 #
 # Row q says how query q spreads its attention over the keys. Fold its 196 numbers into
 # 14 x 14, and lay them over the photo. Itself a patch likes best. Like means here like
-# in raw pixels, a pattern of light. What a nose is, training would have to teach.
+# in pixels, brightness taken out: a pattern of light. A nose, training must teach.
 
 # %%
 p = softmax(query @ key.T / math.sqrt(d))  # (q, k)
 asks = int(np.ptp(patches.reshape(T, 3, -1).mean(2), axis=1).argmax())  # most coloured
-print(f"patch {asks}: {p[asks].min():.5f} to {p[asks].max():.5f}; even is {1 / T:.5f}")
+least, *_, second, first = np.sort(p[asks])
+print(f"patch {asks}: itself {first:.3f}, the next {second:.3f}, the last {least:.5f}")
 assert np.allclose(p.max(1), p.diagonal())
 
 # %%
 plots.attention_over_photo(
     images.to_image(pixels), p[asks], grid, query=asks + 1,  # there 0 is CLS
-    name="one_row", caption="The brighter, the more weight the outlined patch gives: "
-    "brightness is taken out, and 64 random directions see who looks like it.",
+    name="one_row", caption="The outlined patch asks in 64 random directions: the "
+    "brighter, the more weight; beyond the arrow all are yellow, itself the most.",
 )
 plt.show()
 
@@ -153,7 +154,7 @@ def arrives(d, scale):
 
 sizes = [4, 16, 64, 256, 1024]
 rows = np.array([[arrives(d, 1), arrives(d, 1 / math.sqrt(d))] for d in sizes])
-raw, scaled = rows.transpose(1, 2, 0)  # (measure, size) each
+raw, scaled = rows.transpose(1, 2, 0)  # (size, way, measure): (measure, size) each
 print("         largest weight  typical gradient")
 print("   d       raw  scaled      raw  scaled")
 for i, size in enumerate(sizes):
@@ -161,10 +162,9 @@ for i, size in enumerate(sizes):
 assert scaled[1].max() < 1.3 * scaled[1].min() and raw[1, -1] < scaled[1, -1] / 3
 
 # %% [markdown]
-# Scaled, the gradient is .1 at any d. Raw, it is *larger* at first, also because the
-# factor is missing on the way back. Then softmax saturates, and half of the queries
-# get next to nothing. The scale works twice: forward against saturation, which is
-# Vaswani et al.'s reason (2017), and backward as a factor of its own.
+# Scaled, the gradient is .1 at any d. Raw, it is *larger* at first, for the factor is
+# missing on the way back, too. Then softmax saturates: half of the queries get next to
+# nothing. Vaswani et al.'s reason (2017) is the saturation.
 
 # %%
 plots.curves(
@@ -180,10 +180,9 @@ plt.show()
 # %% [markdown]
 # ## A softmax that does not overflow
 #
-# Without maps and scale, a token x scores 768 with itself (768 squares, mean 1).
-# float64 ends at exp(709), float32 at exp(88). Beyond is infinity, and infinity by
-# infinity is not a number. But the same number added to a row of scores changes
-# nothing: numerator and denominator grow by one factor. So subtract the largest.
+# Without maps and scale, a token scores 768 with itself (768 squares, mean 1). exp(768)
+# is infinity (in float32 exp(89) is), infinity by infinity is not a number. But what is
+# added to all scores is one factor above and below the line: so subtract the largest.
 
 # %%
 row = np.array([768.0, 767.0, 0.0])  # with itself, with its twin, with a stranger
@@ -203,23 +202,23 @@ assert np.allclose(softmax(row), softmax(row - 1000))
 # *one* patch hand over something else, and count the answers that notice.
 
 # %%
-weights, values = p[:, None], value[:, None]  # (q, h, k) and (k, h, d): one head
+weights, values = p[:, None], value[:, None]  # (q, h, k), (k, h, 768): one head
 changed = values.copy()
 changed[40] = 1 - changed[40]  # patch 40 hands over its negative
 answer, notice = {}, {}
 for letters in ("nhn,nhd->nhd", "qhk,khd->qhd"):
-    answer[letters] = np.einsum(letters, weights, values)  # (q, h, d)
+    answer[letters] = np.einsum(letters, weights, values)  # (q, h, 768)
     after = np.einsum(letters, weights, changed)
     notice[letters] = int((answer[letters] != after).any((1, 2)).sum())
     print(f"{letters}: {notice[letters]:3} of {T} answers notice")
-assert notice == {"nhn,nhd->nhd": 1, "qhk,khd->qhd": T}
+assert notice == {"nhn,nhd->nhd": 1, "qhk,khd->qhd": T}, "a weight too small to see"
 
 # %%
 plots.pictures(
     [picture(y) for y in (values, *answer.values(), 8 * answer["nhn,nhd->nhd"])],
     ["values: the photo", *answer, "nhn,nhd->nhd, times 8"],
-    name="diagonal", caption="Second: each patch is itself, darker by the weight it "
-    "gives itself; third: each is a mean of its likes, and the rarer, the sharper.",
+    name="diagonal", caption="Second: each patch times the weight it gives itself, "
+    "dark if that is small; third: each is a mean of its likes, rare ones are sharper.",
 )
 plt.show()
 
@@ -229,7 +228,7 @@ plt.show()
 # Once more "who looks like me?": `y = softmax(query @ key.T * scale) @ value` with
 # `scale = 0`, and with `scale = 1`. Write down first what each makes of the photo. Then
 # draw `plots.pictures([picture(y)])` in a new cell, shown as above; or at the end of a
-# copy, and `python my05.py PHOTO`. Which is nearly the photo, and why?
+# copy, and `python my05.py PHOTO` (in a window). Which is nearly the photo, and why?
 
 # %% [markdown]
 # ## What you can say now
@@ -241,6 +240,7 @@ plt.show()
 #
 # ## Exercises
 #
+# - Pencil sheet: [sheets/attention.md](sheets/attention.md), 1 to 3; after 5b 4 to 8.
 # - After 5b: `minivit exercise 05 --out DIR`, "who looks like me?", backward.
 # - Scores are symmetric here, weights not: find the pair with the largest `p - p.T`.
 #

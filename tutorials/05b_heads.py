@@ -217,7 +217,8 @@ assert caught == ["scale", "keys"]
 # ## Your turn
 #
 # Pencil and paper: one query, two keys with the weights .5 and .5, and dp = (1, 0).
-# What is ds? Then with the weights 1 and 0. Then .5 and .5 with dp = (1, 1): why 0?
+# What is ds? Then with the weights 1 and 0. Then .5 and .5 with dp = (1, 1). Two of the
+# three are 0: why?
 
 # %% [markdown]
 # ## What you can say now

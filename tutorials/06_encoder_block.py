@@ -30,8 +30,7 @@ from minivit import Tensor, differentiable, gradcheck, images, lessons, ops, plo
 from minivit.gradcheck import GradientError
 
 photo = lessons.photo()
-rng = np.random.default_rng(0)
-P = 16
+rng, P = np.random.default_rng(0), 16
 pixels = images.pixel_values(photo, 224).astype(np.float64) * 0.5 + 0.5  # (C, H, W)
 x = images.patchify(pixels, P).reshape(-1, 3 * P * P)  # (T, D)
 T, D = x.shape
@@ -78,7 +77,7 @@ plots.pictures(
 plt.show()
 
 # %% [markdown]
-# ## Its backward
+# ## Its backward, a vector-Jacobian product
 #
 # Forward down the left column, then back up the right one, 1 to 4; `dn` is the loss's
 # gradient with respect to n. The trap: x goes two ways. It is divided, and it makes the
@@ -91,10 +90,10 @@ plt.show()
 # | `r = (v + eps) ** -0.5` | 2. `dv = -0.5 * r ** 3 * dr` |
 # | `n = c * r` | 1. `dc = dn * r`, `dr = sum(dn * c)`: one r for all D |
 #
-# Put together (c * r is n, and n has the mean 0), layer norm's vector-Jacobian product:
-# `dx = r * (dn - mean(dn) - n * mean(dn * n))`, dn less its mean, less its part along
-# n (n . n is D, but for eps). The rest is orthogonal to (1, ..., 1) and to n, along
-# which x gets brighter or more contrast: what is forgotten gets no gradient.
+# 1, 2 into 3 (c * r is n): `dc = r * (dn - n * mean(dn * n))`. Then 4 (n has mean 0):
+# `dx = r * (dn - mean(dn) - n * mean(dn * n))`, dn less its mean, less its part along n
+# (n . n is D, but for eps). Along (1, ..., 1) x gets brighter, along n more contrast;
+# there dx is 0: what is forgotten gets no gradient.
 
 # %%
 def layer_norm_with(backward):
@@ -123,8 +122,8 @@ assert gradcheck(layer_norm_with(right), small)
 # `layer_norm(x).sum().backward()` gives zero. Is it broken? No: n has the mean 0, so
 # its sum is always 0, and what never changes has the slope 0. But a backward that does
 # nothing passes this test. Give each output a random weight, the *random cotangent*, as
-# gradcheck does. Four backwards, one right; the last two arise if deviation or mean
-# comes from `x.data`, the plain array, through which no gradient flows. A sum sends
+# gradcheck (lesson 2: nudge and compare) does. Below are four backwards, one right; two
+# take deviation or mean from `x.data`, through which no gradient flows. A sum sends
 # back dn = 1. Put that in: which of the four give 0, and pass? Predict, then run.
 
 # %%
@@ -149,12 +148,14 @@ for name, backward in backwards.items():
 assert [honest for _, honest in found.values()] == [True, False, False, False]
 
 # %% [markdown]
+# dn = 1: dn - mean(dn) is 0, so the third passes. The fourth gives r * (1 - n * 0) = r.
+#
 # ## GELU, a nonlinearity
 #
 # The MLP is two linear layers, D -> F -> D, on each token on its own, and between them
 # a *nonlinearity*: without it two matrices are one, `W2 (W1 x) = (W2 W1) x`. ReLU is x
 # or 0, a switch. GELU (Hendrycks and Gimpel 2016) is x times a probability, the chance
-# that a normally distributed number lies below x.
+# that a *standard* normal number (mean 0, variance 1) lies below x.
 
 # %%
 points = np.linspace(-4, 4, 801)
@@ -213,23 +214,22 @@ for road in (pre_norm, post_norm):
     leaf = Tensor(tokens.data, requires_grad=True)
     y = road(leaf)
     y.backward(dy)
-    came[road] = leaf.grad
+    came[road] = dx = leaf.grad
     print(f"{road.__name__}: x changes by {abs((y - tokens).data).max():.2f}", end=", ")
-    print(f"the gradient by {abs(leaf.grad - dy).max():.2f}")
+    print(f"gradient by {abs(dx - dy).max():.2f}, its sum: {abs(dx.sum(-1)).max():.2f}")
 assert (came[pre_norm] == dy).all() and abs(came[post_norm].sum(-1)).max() < 1e-4
 
 # %% [markdown]
 # Pre-norm keeps the road free: x and gradient pass unchanged, so blocks can be stacked.
-# Post-norm puts two norms on it; what they forget gets no gradient. 6b stacks both.
-
-# %% [markdown]
+# Post-norm puts two norms on it. They alone change x here, and what they forget gets no
+# gradient: each token's sums to 0, but for rounding. 6b stacks both.
+#
 # ## Your turn
 #
 # Pencil and paper: normalise (1, 1, 4), (10, 10, 40) and (5, 5, 5), without eps where
 # you can. Predict first which will be alike. What does eps do for the third? For home:
 # a sheet with the backward, [sheets/layer_norm.md](sheets/layer_norm.md).
-
-# %% [markdown]
+#
 # ## What you can say now
 #
 # - Layer norm looks at each token alone, and forgets its brightness and contrast.

@@ -41,7 +41,9 @@ rng = np.random.default_rng(0)
 # Our tensor is an array that remembers its parents, and how a gradient is carried back
 # to them. What is no tensor, the 5.0 in `5.0 * x`, becomes one: so each gradient has a
 # place to go. `op` makes an op of two functions, forward and backward. Read `multiply`
-# first, then `op`. The loop at the end makes `x * y` call `multiply`.
+# first, then `op`; that of `matmul` is lesson 2's. The loop at the end makes `x * y`
+# call `multiply`, and `5.0 * x`, too, where Python asks what stands right (`fn=fn`: the
+# op of this round).
 
 # %%
 class Tensor:
@@ -78,22 +80,23 @@ Tensor.T, Tensor.exp, Tensor.log = property(transpose), exp, log  # x.T, x.exp()
 # output, a column for each input, the *Jacobian*. If dz arrives at the outputs, then
 # dz @ Jacobian goes to the inputs: a *vector-Jacobian product*. A backward is that
 # product without the table: for two photos times each other 3 * 32 * 32 = 3072 rows, as
-# many columns. Below, x is the three colours of one pixel.
+# many columns. Below, x is the three colours of one pixel, `x @ y` two numbers.
 
 # %%
-x, y, dz = pixels[:, 16, 16], np.array([5.0, -1.0, 2.0]), rng.standard_normal(3)
-columns = [((x + step) * y - (x - step) * y) / 2e-6 for step in np.eye(3) * 1e-6]
-jacobian = np.stack(columns, axis=1)  # (outputs, inputs)
-print("Jacobian of x * y, for x:", *jacobian.round(3).tolist())
-assert np.allclose(dz @ jacobian, multiply(x, y).carry_back(dz)[0])
+x, y = pixels[None, :, 16, 16], np.array([[5.0, 1.0], [-1.0, 0.0], [2.0, 3.0]])
+columns = [((x + step) @ y - (x - step) @ y)[0] / 2e-6 for step in np.eye(3) * 1e-6]
+jacobian = np.stack(columns, axis=1)  # (outputs, inputs) = (2, 3)
+print("Jacobian of x @ y, for x:", *jacobian.round(3).tolist())
+dz = rng.standard_normal((1, 2))  # one number for each output
+assert np.allclose(dz @ jacobian, matmul(x, y).carry_back(dz)[0])
 
 # %% [markdown]
 # ## What is copied on the way forward is summed on the way back
 #
 # Add 3 numbers to a photo, one a colour. NumPy *broadcasts*: each is used 1024 times,
 # and moves the loss each time. So sum over the stretched axes: the *adjoint* of the
-# copy, its map back. Its test needs no slope: copy(x) . dz must be x . sum(dz), for any
-# x and dz.
+# copy, which is the copy written as a matrix, transposed. Its test needs no slope:
+# copy(x) . dz must be x . sum(dz), for any x and dz.
 
 # %%
 def unbroadcast(gradient, shape):
@@ -176,9 +179,9 @@ plt.show()
 
 # %% [markdown]
 # The worst kind of bug: `b + c` is wrong, `c + b` is right. In the first, b handed on
-# its 1 before c's turn came: c = b * b has 4, the other b, for each of its two roads, 8
-# in all. And b's two roads to the end are those of a block, `x + f(x)`. The rule: a
-# tensor hands on when *everything that used it* has handed on.
+# its 1 before c's turn came. Then c handed it 4, the other b, on each of its two roads:
+# 8, too late. And b's two roads to the end are those of a block, `x + f(x)`. The rule:
+# a tensor hands on when *everything that used it* has handed on.
 #
 # ## Beside minivit's engine
 #
@@ -217,16 +220,17 @@ assert apart < 1e-12
 #
 # ## Your turn
 #
-# Play `b + c` on paper, coins for gradients: breadth first, then by the tape. For each
-# coin that it has, c hands 4 to b, twice. How many lie in a?
+# Play `b * c` on paper, coins for gradients: breadth first, then by the tape. The end
+# hands 16 to b and 4 to c; for each coin that it has, c hands 4 to b, twice, and b 1 to
+# a, twice. How many lie in a? And `c * b`?
 #
 # ## What you can say now
 #
 # - A backward is a vector-Jacobian product, and never makes the Jacobian.
 # - What is copied on the way forward is summed on the way back, and the reverse.
 # - The tape, a topological order, does each op once, after all that used its output.
-# - A number that is used twice gets two gradients, added. So do two walks: lesson 9
-#   sets the gradients to 0 before each step, `zero_grad`.
+# - A number that is used twice gets two gradients, added. So does a weight, of two
+#   forward passes with a walk each: lesson 9 sets them to 0 before a step, `zero_grad`.
 #
 # ## Exercises
 #

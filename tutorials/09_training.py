@@ -51,8 +51,8 @@ assert len(train) + len(validation) + len(test) == 1797
 # %% [markdown]
 # ## Before the first step: which loss should we see?
 #
-# Say "I do not know": give each of K = 10 digits the share 1/10. The loss is -ln(1/10)
-# = ln 10 = 2.303, whatever the label. If your first line says 7 or 0.3, stop there.
+# Say "I do not know": give all K = 10 digits the share 1/10. The loss, *cross-entropy*,
+# is -ln(1/10) = ln 10 = 2.303, whatever the label. If your line says 7 or 0.3, stop.
 # (The recipe draws weights from 0.15, not 0.02. It gets 2.8: an early opinion costs.)
 
 # %%
@@ -152,8 +152,8 @@ assert known == 1 and unseen < 0.85
 # - *Label smoothing* s: the target is not 1 at the label, but 1 - s, and s goes to all
 #   K in equal parts. To be quite sure then costs, too: a regularisation.
 # - *Averaged weights*: the last steps wander about a good place; their running average
-#   (*exponential moving average*, EMA) lies nearer to it. The recipe keeps 0.999 of it
-#   a step, at first only (1 + t) / (10 + t): the random start is soon forgotten.
+#   (*exponential moving average*, EMA) lies nearer to it. Step t keeps of it (1 + t) /
+#   (10 + t), at most 0.999 (never reached here): the random start is soon forgotten.
 
 # %%
 steps, w, off = 460, 46, {}
@@ -169,7 +169,7 @@ minivits = ops.cross_entropy(logits, labels, label_smoothing=s).item()
 off["smoothing"] = abs(-(target * log_p).sum(1).mean() - minivits)
 
 p, average = Tensor(np.zeros(1), requires_grad=True), 0
-ema = optim.ExponentialMovingAverage([p], decay=0.97)
+ema = optim.ExponentialMovingAverage([p], decay=0.97)  # so that the limit is reached
 for t in range(steps):
     p.data[:] = 1 + rng.standard_normal()  # a weight that wanders about 1
     keep = min(0.97, (1 + t) / (10 + t))
@@ -211,9 +211,9 @@ plt.show()
 
 # %% [markdown]
 # In the loop, the model seems worse on what it learns from than on the validation set.
-# Measured alike, it is better there. The *curve* is lower, for three reasons: its
-# pictures are bent, dropout takes parts of the model away, and it is a mean over an
-# epoch in which the weights still improve.
+# Measured alike, it is better there. The *curve* is lower, for four reasons: its
+# pictures are bent, dropout takes parts of the model away, it is a mean over an epoch
+# in which the weights still improve, and (a little, at first) they are not averaged.
 #
 # ## Your turn
 #
@@ -240,7 +240,7 @@ assert once > 0.9
 #
 # ## Exercises
 #
-# 1. `minivit exercise 09`: write the backward of softmax and cross-entropy in one.
+# 1. Pencil: [sheets/softmax.md](sheets/softmax.md). Then code: `minivit exercise 09`.
 # 2. Leave out `model.zero_grad()` in `learn`; then take lr=0.2. How does each fail?
 #
 # Sources: Goyal et al. 2017, Kingma and Ba 2015, Loshchilov and Hutter 2017, Loshchilov

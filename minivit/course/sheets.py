@@ -22,7 +22,8 @@ are each query times the sum of its row of ds, divided by the root of d: times 0
 is a linear map of the values.""",
     "image": """\
 2: patches 1 and 2. Feature 0 measures brightness, feature 1 right against left; what differs from top to bottom gets
-lost. Only the positions tell their tokens apart then.""",
+lost. Only the positions tell their tokens apart then. 4: CLS is no patch, so its (1, 1) reaches neither bias nor
+weight.""",
     "layer_norm": """\
 6: nothing happens to y, either time. The first sum says that adding the same to all changes nothing, the second that
 stretching does not. 7: by the sum, which is not 0: it claims that y grows when all of x grows alike.""",
