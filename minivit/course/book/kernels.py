@@ -30,12 +30,13 @@ def begin(arguments):
     import matplotlib.pyplot as plt
     from IPython.display import display
 
+    from ...plots import take_caption
+
     sys.argv = arguments
 
     def show():
         for figure in map(plt.figure, plt.get_fignums()):
-            png, told = io.BytesIO(), {"caption": figure.get_supxlabel(), "label": figure.get_label()}
-            figure.supxlabel("")
+            png, told = io.BytesIO(), {"caption": take_caption(figure), "label": figure.get_label()}
             figure.savefig(png, format="png", dpi="figure")
             display({"image/png": png.getvalue()}, raw=True, metadata=told)
         plt.close("all")
