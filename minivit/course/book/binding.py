@@ -23,8 +23,8 @@ _FIRST_LINE = f"minivit {__version__} wrote these files, and a new book replaces
 _LITTER = (".DS_Store", "Thumbs.db", "desktop.ini")  # what systems leave where somebody looked
 _ROOM = Path(__file__).parent
 _EXPLORER = {"explore.html": "photo", "digits.html": "live"}  # either page opens at the view of any lesson
-_INSTALLED = "[three commands](install.md) install it from this folder, without a network."
-_TO_INSTALL = "`python -m pip install .` in a clone of it, or `minivit book --wheels` for a folder that brings it along."
+_INSTALL = "with [three commands](install.md), from this folder and without a network."
+_NO_WHEELS = "with `python -m pip install .` in a clone of it. A book made with `--wheels` brings them along."
 _CONFIG = {
     "project": "minivit",
     "version": __version__,
@@ -127,7 +127,7 @@ def _write_sources(source, photo, platforms):
     explore(model="digits", out=extra / "digits.html")
     for lesson in found:
         _add_line(source / "tutorials" / "teacher" / f"{lesson.number}.md", f"[The lesson](../{lesson.path.name})")
-    _add_line(source / "tutorials" / "model.md", "[The full picture](../_images/model.svg){.external}")
+    _add_line(source / "tutorials" / "model.md", "{.links}\n[The full picture](../_images/model.svg){.external}")
     if platforms:
         (source / "install.md").write_text(wheelhouse.page(platforms), encoding="utf-8")
         (extra / "INSTALL.txt").write_text(wheelhouse.page(platforms), encoding="utf-8")
@@ -198,7 +198,7 @@ def _contents(source, found):
         for caption, names in pages.items()
         if names
     ]
-    install = _INSTALLED if (source / "install.md").exists() else _TO_INSTALL
+    install = _INSTALL if (source / "install.md").exists() else _NO_WHEELS
     return (_ROOM / "index.md").read_text(encoding="utf-8").format(install=install) + "\n" + "\n".join(trees)
 
 
