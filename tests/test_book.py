@@ -295,6 +295,28 @@ def test_a_cell_that_fails_is_named_and_no_book_is_written(course, tmp_path, cap
     assert not out.exists() and not list(tmp_path.glob("**/.minivit*"))
 
 
+@pytest.mark.parametrize("fails", [1, 2])
+def test_a_kernel_that_does_not_start_is_started_once_more(course, monkeypatch, fails):
+    import nbclient
+
+    tries, execute = [], nbclient.NotebookClient.async_execute
+
+    async def started(client, *arguments, **options):
+        tries.append(client)
+        if len(tries) <= fails:
+            raise RuntimeError("Kernel didn't respond in 60 seconds")
+        await execute(client, *arguments, **options)
+
+    monkeypatch.setattr(nbclient.NotebookClient, "async_execute", started)
+    (lesson,) = [lesson for lesson in lessons.lessons() if lesson.number == "01b"]
+    if fails == 1:
+        ((_, notebook, _),) = binding.kernels.executed([lesson], None)
+        assert len(tries) == 2 and len(notebook.cells[1].outputs) == 2
+    else:
+        with pytest.raises(MinivitError, match=r"lesson 01b: its kernel does not start: Kernel didn't respond"):
+            list(binding.kernels.executed([lesson], None))
+
+
 def test_before_any_long_work(course, tmp_path, monkeypatch):
     monkeypatch.setattr(binding.kernels, "executed", lambda *_: pytest.fail("a lesson was run"))
     (tmp_path / "file").write_text("mine", encoding="utf-8")
