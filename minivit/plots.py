@@ -233,9 +233,23 @@ def _said(figure, name, caption):
     if caption:
         rows = -(-len(caption) // 115)
         lines = textwrap.wrap(caption, max(60, len(caption) // rows + 12))  # of about the same length
-        figure.set_figheight(figure.get_figheight() + 0.2 * len(lines) + 0.15)
         figure.supxlabel("\n".join(lines), fontsize=11)
+        figure.set_figheight(figure.get_figheight() + _caption_height(figure))
     return figure
+
+
+def take_caption(figure):
+    """The caption of a figure, "" where it has none; the figure has neither it nor the room for it from then on."""
+    caption = figure.get_supxlabel()
+    if caption:
+        figure.set_figheight(figure.get_figheight() - _caption_height(figure))
+        figure.supxlabel("")
+    return caption
+
+
+def _caption_height(figure):
+    """In inches."""
+    return 0.2 * len(figure.get_supxlabel().split("\n")) + 0.15
 
 
 def _as_bytes(picture):

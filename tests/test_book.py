@@ -16,8 +16,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from minivit import images
+from minivit import images, plots
 from minivit.__main__ import main
 from minivit.course import lessons
 from minivit.course.book import wheelhouse
@@ -51,6 +52,30 @@ plt.show()
 # In the explorer:
 # [explore.html#lesson=1](../explore.html#lesson=1)
 """
+TEACHER = """# Teaching lesson 1: One
+
+As in [lesson 2](../02_two.py).
+
+## Predict, then run
+
+### 1. It grows by
+
+(a) 1, then 2  (b) 3
+
+Right: (a). 2 - 1 is 1.
+
+It grows *faster*.
+
+### 2. It began at
+
+(a) 0  (b) 1
+
+Right: (b).
+
+## Answers
+
+Your turn: 8.
+"""
 
 
 class Page(html.parser.HTMLParser):
@@ -77,6 +102,11 @@ def pages(folder):
     return [Page(path) for path in found]
 
 
+def words(path):
+    """The text of a page, without its tags."""
+    return " ".join(re.sub(r"<[^>]+>", "", path.read_text(encoding="utf-8")).split())
+
+
 def lost(folder):
     """Links and loaded files that are not in the folder; what a page loads from the network, too."""
     missing = []
@@ -88,18 +118,17 @@ def lost(folder):
     return missing
 
 
-@pytest.fixture
-def course(tmp_path, monkeypatch):
+def small_course(tmp_path, monkeypatch):
     """The folder tutorials/ of a small course, which the book is made of; the explorer's pages are empty."""
     folder = tmp_path / "clone" / "tutorials"
     texts = {
         "01_one.py": LESSON.format(title="1. One", seconds=2),
         "01b_more.py": LESSON.format(title="1b. More of one", seconds=1),
-        "02_two.py": LESSON.format(title="2. Two", seconds=3),
+        "02_two.py": LESSON.format(title="2. Two", seconds=3).replace("explore.html#lesson=1", "digits.html#lesson=2"),
         "README.md": "# The lessons\n\n## [1. One](01_one.py)\n\n![It grows.](figures/01_growth.png)\n",
         "glossary.md": "# Glossary\n\n| word | term |\n| --- | --- |\n| share | attention |\n\n![All](model.svg)\n",
         "model.svg": '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><path d="M0 0h9"/></svg>',
-        "teacher/01.md": "# Teaching lesson 1: One\n\nAs in [lesson 2](../02_two.py).\n",
+        "teacher/01.md": TEACHER,
         "sheets/attention.md": "# Pencil sheet\n\nName: ____\n",
     }
     for name, text in texts.items():
@@ -111,7 +140,22 @@ def course(tmp_path, monkeypatch):
     return folder
 
 
-def test_a_small_book(course, tmp_path, capsys):
+@pytest.fixture
+def course(tmp_path, monkeypatch):
+    return small_course(tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """The book of the small course."""
+    out = tmp_path_factory.mktemp("small")
+    with pytest.MonkeyPatch.context() as patch:
+        small_course(out, patch)
+        binding.book(out / "book")
+    return out / "book"
+
+
+def test_a_small_book(course, tmp_path, capsys, monkeypatch):
     out = tmp_path / "stick" / "book"
     photo = images.photo("coffee.jpg")
     assert main(["book", str(photo), "--out", str(out)]) == 0
@@ -135,13 +179,21 @@ def test_a_small_book(course, tmp_path, capsys):
     teacher = Page(out / "tutorials" / "teacher" / "01.html")
     assert {"../01_one.html", "../02_two.html"} <= set(teacher.links)
     assert Page(out / "tutorials" / "README.html").pictures == [("../_images/01_growth.png", "It grows.")]
+    with Image.open(out / "_images" / "01_growth.png") as picture:  # without room for the caption, which is text
+        assert picture.size == tuple(100 * plots.curves({"lines": {"y": [1, 2, 4]}}).get_size_inches())
+    for number, name, order in (("1", "01_one", ("explore", "digits")), ("2", "02_two", ("digits", "explore"))):
+        links = [link for link in Page(out / "tutorials" / f"{name}.html").links if f".html#lesson={number}" in link]
+        assert links[:2] == [f"../{page}.html#lesson={number}" for page in order]  # its own page is the first
     contents = set(Page(out / "index.html").links)
+    assert "install.html" not in contents and "pip install . in a clone" in words(out / "index.html")
     assert {"tutorials/01b_more.html", "tutorials/sheets/attention.html", "images/README.html"} <= contents
     assert "explore.html" in contents and "digits.html" in contents
     index = (out / "searchindex.js").read_text(encoding="utf-8")
     assert "tutorials/02_two" in index and '"attent"' in index  # by its stem
 
-    assert main(["book", "--out", str(out)]) == 0  # a book replaces a book
+    monkeypatch.setattr(wheelhouse, "pack", lambda folder, platforms: folder.mkdir())
+    assert main(["book", "--out", str(out), "--wheels", "windows:3.12"]) == 0  # a book replaces a book
+    assert "install.html" in Page(out / "index.html").links and "pip install ." not in words(out / "index.html")
     (out / "homework.txt").write_text("mine", encoding="utf-8")
     capsys.readouterr()
     assert main(["book", "--out", str(out)]) == 2
@@ -160,6 +212,89 @@ def test_a_book_with_wheels_says_how_they_are_installed(course, tmp_path, monkey
         assert command in (out / name).read_text(encoding="utf-8")
 
 
+def test_every_page_names_whose_photos_and_digits_they_are(small):
+    found = pages(small)
+    assert {"index.html", "search.html", "01_one.html", "README.html"} <= {page.path.name for page in found}
+    for page in found:
+        credit = page.text.partition('<p class="credits">')[2].partition("</p>")[0]
+        for name in ("Walt, CC0", "Rachel Michetti, CC0", "danielbuechele, CC BY 2.0", "C. Kaynak, CC BY 4.0"):
+            assert name in credit, page.path
+        (link,) = re.findall(r'href="(.*?)#?"', credit)  # "#" on the page itself
+        assert (page.path.parent / link if link else page.path).resolve() == small / "images" / "README.html"
+
+
+def test_a_class_predicts_before_it_sees_an_output(browser, small):
+    tab = browser.new_page(viewport={"width": 1280, "height": 720})
+    tab.goto((small / "tutorials" / "01_one.html").as_uri())
+    shown, openers = tab.locator(".highlight-text:visible, figure:visible"), tab.locator("[aria-expanded]:visible")
+    assert shown.count() == 3 and openers.count() == 0  # print and the value of x in one cell, a figure in the next
+    tab.locator("input[name=q]").press("o")  # a letter of what is searched
+    assert shown.count() == 3
+    tab.get_by_role("button", name="Hide outputs").click()
+    assert shown.count() == 0 and openers.all_inner_texts() == ["Show output"] * 2
+    assert tab.locator(".highlight-python:visible").count() == 2
+    for _ in range(2):  # over the link to the glossary
+        tab.keyboard.press("Tab")
+    tab.keyboard.press("Enter")
+    assert tab.evaluate("document.activeElement.getAttribute('aria-expanded')") == "true"
+    assert tab.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    assert openers.all_inner_texts() == ["Hide output", "Show output"] and shown.count() == 2
+    tab.keyboard.press("Enter")
+    assert shown.count() == 0
+    tab.emulate_media(media="print")
+    assert shown.count() == 3 and tab.get_by_role("button", name="output").count() == 0
+    tab.emulate_media(media="screen")
+    tab.keyboard.press("Control+o")
+    assert shown.count() == 0
+    tab.keyboard.press("o")
+    assert shown.count() == 3 and openers.count() == 0
+    tab.keyboard.press("o")
+    tab.reload()
+    assert shown.count() == 3
+    tab.close()
+
+
+def test_a_teachers_page_hides_its_answers(browser, small):
+    tab = browser.new_page(viewport={"width": 1280, "height": 720})
+    tab.goto((small / "tutorials" / "teacher" / "01.html").as_uri())
+    whole = tab.locator("article").inner_text()
+    tab.keyboard.press("o")
+    hidden = ("Right: (a)", "It grows faster.", "Right: (b)", "Your turn: 8.")
+    seen = tab.locator("article").inner_text()
+    assert all(text in whole and text not in seen for text in hidden)
+    assert all(text in seen for text in ("1. It grows by", "(a) 1, then 2", "2. It began at", "Answers"))
+    tab.locator("[aria-expanded]:visible").first.click()
+    seen = tab.locator("article").inner_text()
+    assert [text in seen for text in hidden] == [True, True, False, False]
+    assert tab.locator("[aria-expanded]:visible").all_inner_texts() == ["Hide answer", "Show answer", "Show answer"]
+    tab.close()
+    tab = browser.new_page(java_script_enabled=False)
+    tab.goto((small / "tutorials" / "teacher" / "01.html").as_uri())
+    assert all(text in tab.locator("article").inner_text() for text in hidden)
+    assert tab.locator("article button").count() == 0
+    tab.close()
+
+
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (853, 480), (1280, 720)])
+def test_code_is_large_and_pages_are_accessible_with_what_they_hide(browser, small, width, height):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    for scheme in ("light", "dark"):
+        tab = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+        for name in ("index", "search", "tutorials/01_one", "tutorials/teacher/01", "tutorials/glossary"):
+            tab.goto((small / f"{name}.html").as_uri())
+            tab.keyboard.press("o")
+            for opener in tab.locator("[aria-expanded]:visible").all()[:1]:
+                opener.click()
+            assert tab.evaluate("document.documentElement.scrollWidth") <= width, name
+            found = axe.run(tab, options={"runOnly": WCAG, "preload": False}).response["violations"]
+            assert [(name, each["id"], each["nodes"][0]["html"]) for each in found] == []
+        tab.goto((small / "tutorials" / "01_one.html").as_uri())
+        size = "parseFloat(getComputedStyle(document.querySelector('{} pre')).fontSize)"
+        for kind in (".highlight-python", ".highlight-text"):  # 853 is a window of 1280 at 150 %
+            assert tab.evaluate(size.format(kind)) >= (19 if width > 390 else 13)
+        tab.close()
+
+
 def test_a_cell_that_fails_is_named_and_no_book_is_written(course, tmp_path, capsys):
     text = (course / "02_two.py").read_text(encoding="utf-8")
     (course / "02_two.py").write_text(text + "\n# %%\nlargest = 3\nassert largest == 4, 'not four'\n", encoding="utf-8")
@@ -169,6 +304,28 @@ def test_a_cell_that_fails_is_named_and_no_book_is_written(course, tmp_path, cap
     assert "lesson 02: code cell 3 of 3, which begins with 'largest = 3', fails." in message
     assert "rule: AssertionError: not four" in message and "hint: minivit run 02" in message
     assert not out.exists() and not list(tmp_path.glob("**/.minivit*"))
+
+
+@pytest.mark.parametrize("fails", [1, 2])
+def test_a_kernel_that_does_not_start_is_started_once_more(course, monkeypatch, fails):
+    import nbclient
+
+    tries, execute = [], nbclient.NotebookClient.async_execute
+
+    async def started(client, *arguments, **options):
+        tries.append(client)
+        if len(tries) <= fails:
+            raise RuntimeError("Kernel didn't respond in 60 seconds")
+        await execute(client, *arguments, **options)
+
+    monkeypatch.setattr(nbclient.NotebookClient, "async_execute", started)
+    (lesson,) = [lesson for lesson in lessons.lessons() if lesson.number == "01b"]
+    if fails == 1:
+        ((_, notebook, _),) = binding.kernels.executed([lesson], None)
+        assert len(tries) == 2 and len(notebook.cells[1].outputs) == 2
+    else:
+        with pytest.raises(MinivitError, match=r"lesson 01b: its kernel does not start: Kernel didn't respond"):
+            list(binding.kernels.executed([lesson], None))
 
 
 def test_before_any_long_work(course, tmp_path, monkeypatch):
@@ -277,7 +434,8 @@ def test_the_book_holds_every_lesson_and_what_stands_around_it(made):
         page = found[lesson.path.with_suffix(".html").name]
         assert "Traceback" not in page.text
         assert all(alt and not alt.endswith(".png") for _, alt in page.pictures)
-        assert f"../explore.html#lesson={int(lesson.number[:2])}" in page.links
+        for view in ("explore", "digits"):
+            assert f"../{view}.html#lesson={int(lesson.number[:2])}" in page.links
         assert any(link.endswith(lesson.path.name) for link in page.links)
     around = travelling("tutorials")
     for path in (*around.glob("*.md"), *around.glob("*/*.md")):
@@ -318,7 +476,7 @@ def test_search_and_the_links_to_the_explorer_work_from_a_file(browser, made):
     tab.wait_for_selector("ul.search li")
     assert "5. Every patch asks every patch" in tab.locator("ul.search").inner_text()
     tab.locator("ul.search a", has_text="5. Every").first.click()
-    tab.get_by_role("link", name="In the explorer").first.click()
+    tab.locator("p.links").get_by_role("link", name="photo").click()
     tab.wait_for_selector("body[data-ready]")
     assert tab.url.startswith(f"{(made / 'explore.html').as_uri()}#lesson=5")
     assert tab.evaluate("window.minivit.state.view") == "attention"

@@ -360,6 +360,8 @@ def test_a_figure_has_its_name_and_its_caption_below_and_grows_for_it(rng):
     assert plain.get_supxlabel() == "" and said.get_figheight() > plain.get_figheight() + 0.3
     lowest = min(ax.get_tightbbox().y0 for ax in said.axes if drawn(said) is not None)
     assert said._supxlabel.get_window_extent().y1 <= lowest + 1
+    assert " ".join(plots.take_caption(said).split()) == caption.strip() and plots.take_caption(plain) == ""
+    assert said.get_supxlabel() == "" and said.get_figheight() == pytest.approx(plain.get_figheight(), abs=1e-12)
 
 
 def test_curves_draw_each_line_with_marker_and_dashes_of_its_own():

@@ -96,9 +96,10 @@ print("rows of head 0, without it:         tokens", *owner.reshape(h, T, d)[0, :
 # The heads' answers are put side by side, (h, T, d) -> (T, h, d) -> (T, D), and the
 # *output matrix* mixes them. Read it in two ways: one matrix on all of it; or each head
 # through its own columns, and the sum. Without it a head could write only into its own
-# slice of the token. (`vit.ViTAttention` is this, its matrices named as in the files of
-# the Hugging Face hub; transformers 5 calls them `q_proj`, `k_proj`, `v_proj`,
-# `o_proj` in memory.)
+# slice of the token. In minivit, `ViTSelfAttention` has the three maps and the heads,
+# `ViTSelfOutput` the output matrix, and `ViTAttention` is both: a `ViTSelfAttention`,
+# then a `ViTSelfOutput`. (These are the names in the files of the Hugging Face hub;
+# transformers 5 says `q_proj`, `k_proj`, `v_proj`, `o_proj` in memory.)
 
 # %%
 p = softmax(query @ key.transpose(0, 2, 1) / math.sqrt(d))  # (h, q, k)

@@ -36,16 +36,20 @@ FURTHER = ("augment", "config", "datasets", "errors", "images", "lens", "trainin
 
 # lesson -> what it derives
 LESSONS = {
-    "02": "linear Linear conv2d Conv2d PatchEmbeddings to_2tuple",
+    "02": "linear Linear conv2d Conv2d PatchEmbeddings",
     "03": "concatenate expand ViTEmbeddings",
-    "04": "Embedding interpolate_positions sine_cosine_positions",
-    "05": "softmax einsum attention scaled_dot_product_attention ViTSelfAttention ViTSelfOutput ViTAttention",
-    "06": "layer_norm LayerNorm gelu gelu_tanh GELU ViTIntermediate ViTOutput ViTLayer EncoderBlock",
+    "04": "Embedding sine_cosine_positions",
+    "04b": "interpolate_positions",
+    "05": "softmax einsum attention scaled_dot_product_attention",
+    "05b": "ViTSelfAttention ViTSelfOutput ViTAttention",
+    "06": "layer_norm LayerNorm gelu GELU ViTIntermediate ViTOutput ViTLayer",
     "07": "tanh ViTConfig ViTEncoder ViTPooler ViTModel ViTForImageClassification",
-    "08": "Tensor backward differentiable gradcheck unbroadcast add multiply power matmul transpose exp log sum mean",
+    "08": "Tensor backward differentiable unbroadcast add multiply matmul transpose exp log sum mean",
+    "08b": "gradcheck",
     "09": "cross_entropy AdamW",
-    "12": "MultiheadSelfAttention Vit",
-    "13": "principal_components similarity knock_out",
+    "12": "MultiheadSelfAttention EncoderBlock Vit",
+    "13": "principal_components similarity",
+    "13b": "knock_out",
 }
 ELSEWHERE = vocabulary.MODELS | vocabulary.OPTIMISERS | vocabulary.MODULES | vocabulary.METHODS
 ELSEWHERE |= vocabulary.FUNCTIONS | vocabulary.LAYERS  # name in PyTorch or NumPy -> how the same is written here
@@ -257,7 +261,7 @@ def _lesson(path):
     numbers = {name: number for number, several in LESSONS.items() for name in several.split()}
     number = next((numbers[name] for name in reversed(path.split(".")) if name in numbers), None)
     titles = {lesson.number: lesson.title for lesson in lessons()}
-    return f"{int(number)}. {titles[number]} (minivit run {number})" if number else "none derives it"
+    return f"{number.lstrip('0')}. {titles[number]} (minivit run {number})" if number else "none derives it"
 
 
 def _uses(entry, source):

@@ -22,6 +22,9 @@ MARK = ".minivit-book"  # the names of all files that a book has, so that no oth
 _FIRST_LINE = f"minivit {__version__} wrote these files, and a new book replaces them."
 _LITTER = (".DS_Store", "Thumbs.db", "desktop.ini")  # what systems leave where somebody looked
 _ROOM = Path(__file__).parent
+_EXPLORER = {"explore.html": "photo", "digits.html": "live"}  # either page opens at the view of any lesson
+_INSTALL = "with [three commands](install.md), from this folder and without a network."
+_NO_WHEELS = "with `python -m pip install .` in a clone of it. A book made with `--wheels` brings them along."
 _CONFIG = {
     "project": "minivit",
     "version": __version__,
@@ -33,6 +36,7 @@ _CONFIG = {
     "html_title": "minivit",
     "smartquotes": False,
     "html_static_path": ["_static"],
+    "templates_path": ["_templates"],
     "html_css_files": ["book.css"],
     "html_js_files": ["book.js"],
     "html_extra_path": ["_extra"],
@@ -108,6 +112,8 @@ def _write_sources(source, photo, platforms):
     (source / "_static").mkdir()
     for name in ("book.css", "book.js"):
         shutil.copy(_ROOM / name, source / "_static")
+    (source / "_templates").mkdir()
+    shutil.copy(_ROOM / "page.html.j2", source / "_templates" / "page.html")
     extra, figures = source / "_extra", source / "tutorials" / "figures"
     figures.mkdir(exist_ok=True)
     (extra / "tutorials").mkdir(parents=True)
@@ -122,6 +128,7 @@ def _write_sources(source, photo, platforms):
     explore(model="digits", out=extra / "digits.html")
     for lesson in found:
         _add_line(source / "tutorials" / "teacher" / f"{lesson.number}.md", f"[The lesson](../{lesson.path.name})")
+    _add_line(source / "tutorials" / "model.md", "{.links}\n[The full picture](../_images/model.svg){.external}")
     if platforms:
         (source / "install.md").write_text(wheelhouse.page(platforms), encoding="utf-8")
         (extra / "INSTALL.txt").write_text(wheelhouse.page(platforms), encoding="utf-8")
@@ -141,8 +148,11 @@ def _with_links(text, lesson, found, source):
     links = [f"[{other.number.lstrip('0')}. {other.title}]({other.path.name})" for other in others]
     if (source / "tutorials" / "teacher" / f"{base}.md").exists():
         links.append(f"[For the teacher](teacher/{base}.md)")
-    links.append(f"[In the explorer](../explore.html#lesson={int(base)})")
-    links.append(f"[{lesson.path.name}](./{lesson.path.name}){{.external}}")
+    own = re.findall(r"\]\(\.\./([a-z]+\.html)#lesson=", text)[-1:]  # the page that the lesson itself sends to
+    pages = sorted(_EXPLORER, key=lambda page: page not in own)
+    views = ", ".join(f"[{_EXPLORER[page]}](../{page}#lesson={int(base)})" for page in pages)
+    links.append(f"In the explorer: {views}")
+    links.append(f"[{lesson.path.name}](./{lesson.path.name}){{.external}} ([to run it](../index.md#to-run-a-lesson))")
     title, _, rest = text.lstrip().partition("\n")
     return f"{title}\n\n{{.links}}\n{' | '.join(links)}\n{rest}"
 
@@ -189,7 +199,8 @@ def _contents(source, found):
         for caption, names in pages.items()
         if names
     ]
-    return (_ROOM / "index.md").read_text(encoding="utf-8") + "\n" + "\n".join(trees)
+    install = _INSTALL if (source / "install.md").exists() else _NO_WHEELS
+    return (_ROOM / "index.md").read_text(encoding="utf-8").format(install=install) + "\n" + "\n".join(trees)
 
 
 def _build(work):

@@ -30,12 +30,13 @@ def begin(arguments):
     import matplotlib.pyplot as plt
     from IPython.display import display
 
+    from ...plots import take_caption
+
     sys.argv = arguments
 
     def show():
         for figure in map(plt.figure, plt.get_fignums()):
-            png, told = io.BytesIO(), {"caption": figure.get_supxlabel(), "label": figure.get_label()}
-            figure.supxlabel("")
+            png, told = io.BytesIO(), {"caption": take_caption(figure), "label": figure.get_label()}
             figure.savefig(png, format="png", dpi="figure")
             display({"image/png": png.getvalue()}, raw=True, metadata=told)
         plt.close("all")
@@ -79,18 +80,24 @@ def _execute(lesson, photo, environment, clients):
     notebook = jupytext.read(lesson.path)
     arguments = [str(lesson.path), *([] if photo is None else [str(Path(photo).absolute())])]
     notebook.cells.insert(0, nbformat.v4.new_code_cell(_FIRST.format(arguments)))
-    # without folders of kernels, python3 is the Python that runs here, and no other that is called so
-    kernel = AsyncKernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
-    client = NotebookClient(notebook, km=kernel, kernel_name="python3", timeout=SECONDS)
-    clients.append(client)
-    try:
-        silent = dict.fromkeys(("stdout", "stderr"), subprocess.DEVNULL)  # of the kernel's log; a lesson's output comes
-        asyncio.run(client.async_execute(env=environment, cleanup_kc=True, **silent))
-    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-        hint = f"minivit run {lesson.number} on the same photo shows where. No book is written."
-        raise MinivitError(f"lesson {lesson.number}", *_failed(notebook, error), hint) from error
-    finally:
-        atexit.unregister(client._cleanup_kernel)  # which it leaves there for a kernel that was killed in its start
+    for last in (False, True):
+        # without folders of kernels, python3 is the Python that runs here, and no other that is called so
+        kernel = AsyncKernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
+        client = NotebookClient(notebook, km=kernel, kernel_name="python3", timeout=SECONDS)
+        clients.append(client)
+        try:
+            silent = dict.fromkeys(("stdout", "stderr"), subprocess.DEVNULL)  # of its log; a lesson's output comes
+            asyncio.run(client.async_execute(env=environment, cleanup_kc=True, **silent))
+            break
+        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+            hint = f"minivit run {lesson.number} on the same photo shows where. No book is written."
+            raise MinivitError(f"lesson {lesson.number}", *_failed(notebook, error), hint) from error
+        except RuntimeError as error:  # it does not start: another program has got one of its ports before it, say
+            if last:
+                what = f"its kernel does not start: {shown(str(error), 400)}"
+                raise MinivitError(f"lesson {lesson.number}", what, hint="make the book once more.") from error
+        finally:
+            atexit.unregister(client._cleanup_kernel)  # which it leaves there for a kernel that was killed in its start
     del notebook.cells[0]
     return lesson, notebook, time.perf_counter() - start
 
