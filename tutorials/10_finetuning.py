@@ -15,7 +15,7 @@
 # New ideas: (1) pretraining and transfer; (2) a new head on a frozen body; (3) linear
 # probe; (4) finetuning, gently; (5) a learning rate for each way; (6) spread of draws.
 #
-# Teach: 45 minutes. Run: 30 seconds.
+# Teach: 45 minutes. Run: 40 seconds.
 #
 # Axes: B batch of views, N patches, T = N + 1 tokens, D hidden size, K classes.
 
