@@ -126,8 +126,6 @@ def _write_sources(source, photo, platforms):
             print(f"{lesson.number:3} {lesson.title}: {seconds:.1f} s", flush=True)
     explore([images.photo() if photo is None else photo], out=extra / "explore.html")
     explore(model="digits", out=extra / "digits.html")
-    for lesson in found:
-        _add_line(source / "tutorials" / "teacher" / f"{lesson.number}.md", f"[The lesson](../{lesson.path.name})")
     _add_line(source / "tutorials" / "model.md", "{.links}\n[The full picture](../_images/model.svg){.external}")
     if platforms:
         (source / "install.md").write_text(wheelhouse.page(platforms), encoding="utf-8")
