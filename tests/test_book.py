@@ -41,6 +41,9 @@ LESSON = """# %% [markdown]
 import matplotlib.pyplot as plt
 from minivit import lessons, plots
 x = {{"a <b>": 1}}
+assert x == {{
+    "a <b>": 1
+}}
 print("~~~ photo", lessons.photo())
 x
 
@@ -232,13 +235,17 @@ def test_a_class_predicts_before_it_sees_an_output(browser, small):
     assert shown.count() == 3
     tab.get_by_role("button", name="Hide outputs").click()
     assert shown.count() == 0 and openers.all_inner_texts() == ["Show output"] * 2
-    assert tab.locator(".highlight-python:visible").count() == 2
+    code = tab.locator(".highlight-python:visible")
+    told, *_ = code.all_inner_texts()
+    assert code.count() == 2 and 'x = {"a <b>": 1}' in told and "print(" in told and "assert" not in told
+    assert "plt.show()" in code.last.inner_text() and "grows" not in code.last.inner_text()
     for _ in range(2):  # over the link to the glossary
         tab.keyboard.press("Tab")
     tab.keyboard.press("Enter")
     assert tab.evaluate("document.activeElement.getAttribute('aria-expanded')") == "true"
     assert tab.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     assert openers.all_inner_texts() == ["Hide output", "Show output"] and shown.count() == 2
+    assert 'assert x == {\n    "a <b>": 1\n}\n' in code.first.inner_text()
     tab.keyboard.press("Enter")
     assert shown.count() == 0
     tab.emulate_media(media="print")

@@ -33,17 +33,33 @@ const button = (words, pressed) => {
   return made;
 };
 
-// A box around elements, and the button above it.
+// What the code itself tells of its output: the lines of an assert, and of a figure's caption.
+const telling = (code) => {
+  let told = "";
+  const lines = code.innerHTML.split("\n").map((line) => {
+    const text = line.replace(/<[^>]*>/g, "");
+    if (/^assert\b/.test(text)) told = "assert";
+    else if (/\bcaption=/.test(text)) told = "caption";
+    else if (/^\S/.test(text) && !(told === "assert" && /^[)\]}]/.test(text))) told = "";
+    return told ? `<span class="told">${line}</span>` : line;
+  });
+  code.innerHTML = lines.join("\n");
+};
+
+// A box around elements, and the button above it. What the code above tells waits with them.
 const fold = (elements, word, number) => {
   const box = Object.assign(document.createElement("div"), { className: "folded", id: `folded-${number}` });
   const opener = button("", () => open(box.hidden));
   elements[0].before(opener, box);
   box.append(...elements);
   opener.setAttribute("aria-controls", box.id);
+  const code = word === "output" ? opener.previousElementSibling?.querySelector("pre") : null;
+  if (code) telling(code);
   const open = (shown) => {
     box.hidden = !shown;
     opener.textContent = `${shown ? "Hide" : "Show"} ${word}`;
     opener.setAttribute("aria-expanded", shown);
+    code?.classList.toggle("waiting", !shown);
     regions();
   };
   const predict = (wanted) => {
