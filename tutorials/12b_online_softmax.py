@@ -117,7 +117,7 @@ def online(query, key, value, tile, running=True):
 
 q, k, v = query[:, 0], key[:, 0], value[:, 0]  # (T, d), head 0
 loud, path = q * 300 / abs(q @ k.T).max(), []
-with np.errstate(over="ignore", invalid="ignore"):
+with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
     unsafe, _ = online(loud, k, v, 32, running=False)
 print(f"without a maximum {np.isnan(unsafe).any(1).mean():.0%} of the answers are NaN")
 path.clear()
