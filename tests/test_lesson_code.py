@@ -5,6 +5,7 @@ import re
 import runpy
 
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -17,7 +18,9 @@ def run(number):
     """The names of a lesson, and its cells."""
     (lesson,) = [lesson for lesson in lessons.lessons() if lesson.number == number]
     cells = re.split(r"^# %%", lesson.path.read_text(encoding="utf-8"), flags=re.M)
-    return {**runpy.run_path(str(lesson.path)), "cells": cells}
+    names = runpy.run_path(str(lesson.path))
+    plt.close("all")
+    return {**names, "cells": cells}
 
 
 @pytest.fixture(scope="module")
