@@ -28,6 +28,7 @@ from .machinery.files import replacing
 
 MAGNITUDE, SIGNED = "viridis", "RdBu_r"
 OUTLINE = "#ff3fa4"  # a pink that neither of the two holds
+WRONG = "#b3006b"  # the same for words, darker: to be read on white
 # of the first line or bars, the second, ...: colours of Okabe and Ito 2008, which eyes without red or green tell apart
 COLOURS, MARKERS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"), "os^DvPX"
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)), "-")
@@ -56,7 +57,7 @@ def patch_grid(image, patch_size, patches=9, *, name=None, caption=None):
         raise ShapeError("patch_grid", "no patch is to be shown.", rule="patches is a number above 0 or a list.")
     side = math.ceil(math.sqrt(len(patches)))
 
-    figure, (whole, beside) = _panels(1, 2, 5.4)
+    figure, (whole, beside) = _panels(2, 2, 5.4)
     _show(whole, picture, f"{H} x {W} pixels: {H // ph} x {W // pw} = {N} patches of {ph} x {pw}")
     grid_lines = ((1.8, "black"), (0.6, "white"))  # two lines, so that one of them is seen on any photo
     for width, color in grid_lines if W // pw <= 40 else ():  # of more patches the lines would hide the photo
@@ -198,7 +199,7 @@ def pixel_gradient(image, gradient, *, name=None, caption=None):
         raise ShapeError("pixel_gradient", "the gradient holds NaN or infinity.")
     signed, magnitude = slopes.sum(0), np.sqrt((slopes**2).sum(0))  # (H, W)
 
-    figure, axes = _panels(1, 3, 1.4 + 3.2 * H / W)
+    figure, axes = _panels(3, 3, 1.4 + 3.2 * H / W)
     _show(axes[0], picture, "photo\n")
     for ax, values, cmap, title in (
         (axes[1], signed, SIGNED, "gradient, summed over channels\nred: brighter here, higher loss"),
@@ -216,14 +217,18 @@ def pixel_gradient(image, gradient, *, name=None, caption=None):
     return _said(figure, name, caption)
 
 
-def _panels(rows, columns, height, layout="constrained"):
-    """A figure of 10 x `height` inches, that is 1000 pixels wide and no higher than 1500, and its axes in a row.
+def _panels(count, across, height, below=0, layout="constrained"):
+    """A figure, 1000 pixels wide and no higher than 1500, and its axes, `count` in rows of `across`.
 
-    layout: "compressed" for panels that keep the ratio of their pictures.
+    height: of a row, below: for what stands below all of them, in inches. layout: "compressed" for panels that keep the
+    ratio of their pictures.
     """
-    size = 10, min(max(height, 3), 15)
-    figure, axes = plt.subplots(rows, columns, figsize=size, dpi=100, layout=layout, squeeze=False)
-    return figure, axes.ravel()
+    down = math.ceil(count / across)
+    size = 10, min(max(down * height + below, 3), 15)
+    figure, axes = plt.subplots(down, across, figsize=size, dpi=100, layout=layout, squeeze=False)
+    for ax in axes.ravel()[count:]:
+        ax.set_axis_off()
+    return figure, axes.ravel()[:count]
 
 
 def _said(figure, name, caption):
@@ -287,19 +292,16 @@ def _maps_over_photo(where, image, title, maps, names, patch=None, seen=None, **
     outlined = [_place(where, patch - 1, grid)] if patch else []
     panels = len(maps) + 1
     across = 2 if panels in (2, 4) else 3 if panels <= 9 else 4
-    down = math.ceil(panels / across)
     lines = max(name.count("\n") for name in names)
     height = 0.4 + 0.2 * lines + 9.8 / across * H / W
-    figure, axes = _panels(down, across, down * height + (0.9 if colours else 0))  # a colour bar below
+    figure, axes = _panels(panels, across, height, 0.9 if colours else 0)  # a colour bar below
     _show(axes[0], picture, title + "\n" * lines)
     for i, (heat, name) in enumerate(zip(maps, names, strict=True)):
         _show(axes[i + 1], picture.convert("L"), name, black=-50)
         axes[i + 1].imshow(heat, extent=(0, W, H, 0), alpha=None if seen is None else seen[i], **colours)
-    for ax in axes[:panels]:
+    for ax in axes:
         for row, column in outlined:
             _outline(ax, row, column, H / grid[0], W / grid[1])
-    for ax in axes[panels:]:
-        ax.set_axis_off()
     return figure
 
 
@@ -354,7 +356,7 @@ def answers(dataset, chances, *, name=None, caption=None):
     """
     names = [shown(name, 24).replace("$", r"\$") for name in dataset.class_names]
     count = min(len(dataset), 12)
-    figure, panels = _panels(-(-count // 4), 4, 3.1 * -(-count // 4))
+    figure, panels = _panels(count, 4, 3.1)
     for panel in panels:
         panel.set_axis_off()
     pictures = dataset.images[np.arange(count)]
@@ -364,7 +366,7 @@ def answers(dataset, chances, *, name=None, caption=None):
         panel.imshow(pixels if pixels.shape[2] == 3 else pixels[..., 0], cmap="gray", vmin=0, vmax=255)
         taken = f"taken for {names[answer]}" if answer != label else "right"
         title = f"{names[label]}\n{taken}: {p[answer]:.0%}"
-        panel.set_title(title, fontsize=10, color="black" if answer == label else "#b3006b")
+        panel.set_title(title, fontsize=10, color="black" if answer == label else WRONG)
     figure.suptitle("the pictures that the model was least right about")
     return _said(figure, name, caption)
 
@@ -405,9 +407,8 @@ def curves(*panels, name=None, caption=None):
     are matplotlib's, of Axes.set: title, xlabel, ylabel, xscale, ylim and so on; of xticks all are labelled.
     """
     across = min(len(panels), 3)
-    down = -(-len(panels) // across)
-    figure, axes = _panels(down, across, down * (4.8 if across == 1 else 4))
-    for ax, panel in zip(axes, panels, strict=False):
+    figure, axes = _panels(len(panels), across, 4.8 if across == 1 else 4)
+    for ax, panel in zip(axes, panels, strict=True):
         panel = dict(panel)
         lines, marks = panel.pop("lines", {}), panel.pop("marks", {})
         for i, (label, values) in enumerate((lines | marks).items()):
@@ -427,8 +428,6 @@ def curves(*panels, name=None, caption=None):
         ax.grid(alpha=0.3)
         if any(lines | marks):
             ax.legend()
-    for ax in axes[len(panels) :]:
-        ax.set_axis_off()
     return _said(figure, name, caption)
 
 
@@ -443,15 +442,13 @@ def pictures(pictures, titles=None, columns=None, *, name=None, caption=None):
     across = columns or min(len(arrays), 4)
     tall = max(array.shape[0] / array.shape[1] for array in arrays)
     lines = 1 + max(title.count("\n") for title in titles)
-    down = -(-len(arrays) // across)
-    figure, axes = _panels(down, across, down * (9.8 / across * tall + 0.22 * lines + 0.1), "compressed")
-    for ax, array, title in zip(axes, arrays, titles, strict=False):
+    height = 9.8 / across * tall + 0.22 * lines + 0.1
+    figure, axes = _panels(len(arrays), across, height, layout="compressed")
+    for ax, array, title in zip(axes, arrays, titles, strict=True):
         ax.imshow(array, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         ax.set_title(title.removeprefix("!"), color=OUTLINE if title.startswith("!") else "black")
         ax.set(xticks=[], yticks=[])
         ax.set_frame_on(False)
-    for ax in axes[len(arrays) :]:
-        ax.set_axis_off()
     return _said(figure, name, caption)
 
 
@@ -478,13 +475,12 @@ def heatmaps(
     titles = [""] * len(maps) if titles is None else titles
     across = columns or min(len(maps), 3)
     tall = max(table.shape[0] / table.shape[1] for table in maps)
-    down = -(-len(maps) // across)
     height = min(9 / across, 5.5) * min(tall, 1.2) + (0.75 if share else 1.6)  # with titles, labels and colour bars
-    figure, axes = _panels(down, across, down * height + (0.9 if share else 0), "compressed")
+    figure, axes = _panels(len(maps), across, height, 0.9 if share else 0, "compressed")
     limits = [(np.nanmin(table), np.nanmax(table)) for table in maps]
     if share:
         limits = [(min(low for low, _ in limits), max(high for _, high in limits))] * len(maps)
-    for ax, table, title, (low, high) in zip(axes, maps, titles, limits, strict=False):
+    for ax, table, title, (low, high) in zip(axes, maps, titles, limits, strict=True):
         if signed:
             low, high = -max(abs(low), abs(high)), max(abs(low), abs(high))
         drawn = ax.imshow(
@@ -502,8 +498,6 @@ def heatmaps(
             figure.colorbar(drawn, ax=ax, location="bottom", label=label)
     if share:
         figure.colorbar(drawn, ax=list(axes), location="bottom", label=label, shrink=0.6, aspect=40)
-    for ax in axes[len(maps) :]:
-        ax.set_axis_off()
     return _said(figure, name, caption)
 
 
@@ -535,7 +529,7 @@ def walks(orders, *, name=None, caption=None):
     of the walk; a parent that was used twice stands there twice. A box is pink when something that used it had its turn
     only later, and then it says both numbers.
     """
-    figure, axes = _panels(1, len(orders), 4.4)
+    figure, axes = _panels(len(orders), len(orders), 4.4)
     for ax, (title, steps) in zip(axes, orders.items(), strict=True):
         turn = {label: i for i, (label, *_) in enumerate(steps)}
         depth, boxes = {}, {}
@@ -567,17 +561,13 @@ def agreement(comparisons, *, name=None, caption=None):
 
     comparisons: {title: one of gradcheck's Comparisons}, a panel each.
     """
-    across = min(len(comparisons), 3)
-    down = -(-len(comparisons) // across)
-    figure, axes = _panels(down, across, 3.4 * down)
-    for ax, (title, one) in zip(axes, comparisons.items(), strict=False):
+    figure, axes = _panels(len(comparisons), min(len(comparisons), 3), 3.4)
+    for ax, (title, one) in zip(axes, comparisons.items(), strict=True):
         limit = 1.1 * max(abs(one.numeric).max(), abs(one.backward).max())
         ax.plot([-limit, limit], [-limit, limit], "--", color="0.5")
         ax.plot(one.numeric.ravel(), one.backward.ravel(), MARKERS[0], color=COLOURS[0], markersize=5)
         ax.set(xlim=(-limit, limit), ylim=(-limit, limit), box_aspect=1, title=f"{title}: {one.argument}")
         ax.set(xlabel="finite difference", ylabel="backward")
-    for ax in axes[len(comparisons) :]:
-        ax.set_axis_off()
     return _said(figure, name, caption)
 
 
@@ -591,7 +581,8 @@ def found_patches(pictures, patches, patch_size, titles, *, name=None, caption=N
     not there.
     """
     pictures = [images.as_picture("found_patches", picture) for picture in pictures]
-    figure, axes = _panels(1, len(pictures), 10 / len(pictures) * max(p.height / p.width for p in pictures) + 0.4)
+    count, tall = len(pictures), max(picture.height / picture.width for picture in pictures)
+    figure, axes = _panels(count, count, 10 / count * tall + 0.4)
     centred = {"ha": "center", "va": "center", "fontsize": 9}
     for ax, picture, found, title in zip(axes, pictures, patches, titles, strict=True):
         _show(ax, picture, title)
