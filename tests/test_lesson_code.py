@@ -8,6 +8,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from PIL import Image
 
 from minivit import lessons, nn, vit
 
@@ -177,3 +178,14 @@ def test_the_five_wrong_backwards_are_wrong_as_lesson_8b_says(capsys):
     assert 1e-4 < abs(backward["nearly_gelu"] - numeric["nearly_gelu"]).max() < 1e-3
     for hint in ("zero everywhere", "factor 5.000", "sign is turned", "transposed one", "off by the same amount"):
         assert hint in said
+
+
+def test_lesson_12b_shows_the_unsafe_softmax_on_a_dark_photo_too(tmp_path, monkeypatch, capsys):
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 12, (102, 102), dtype=np.uint8)).save(tmp_path / "dark.png")
+    (lesson,) = [lesson for lesson in lessons.lessons() if lesson.number == "12b"]
+    before, found, _ = lesson.path.read_text(encoding="utf-8").partition("\ntops = ")  # the maxima are a picture
+    monkeypatch.setattr("sys.argv", [str(lesson.path), str(tmp_path / "dark.png")])
+    exec(compile(before, str(lesson.path), "exec"), {})
+    printed = capsys.readouterr().out
+    assert found and re.search(r"without a maximum \d+% of the answers are NaN", printed)
